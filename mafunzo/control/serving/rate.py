@@ -1,4 +1,4 @@
-"""Rate limits: what each caller has used of its requests and tokens a minute, in memory only.
+"""Rate limits: what each caller has used of its requests and tokens a minute, in memory only; quotas of a day are `quota.py`'s.
 
 A leaky bucket: what was used drains at the rate of the limit, so that a caller may use a minute's worth at once, and then
 goes on at the rate. A request is charged what its prompt and its `max_tokens` may come to before it goes, so that many at once
@@ -8,8 +8,9 @@ don't all pass; its end settles what it took.
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from mafunzo.control.serving.quota import DayCount, Quotas
 from mafunzo.entities.endpoint import Endpoint
 from mafunzo.entities.rate_limit import Allowance, RateLimit, RateState, limit_of
 from mafunzo.errors import RateLimitExceeded
@@ -34,46 +35,55 @@ class Usage:
 
 
 class Permit:
-    """A request that was let in. `tokens`: what it was charged, until `settle`."""
+    """A request that was let in. `tokens`: what it was charged, until `settle`. day: what its caller has used today, where a
+    quota counts it."""
 
-    def __init__(self, usage: Usage, limit: RateLimit, tokens: int) -> None:
+    def __init__(
+        self, usage: Usage, limit: RateLimit, tokens: int, quotas: Quotas | None = None, day: DayCount | None = None
+    ) -> None:
         self._usage, self._limit, self._tokens = usage, limit, tokens
+        self._quotas, self._day = quotas, day
         self._is_settled = False
 
     @property
     def counts_tokens(self) -> bool:
         """Whether anybody wants to know what the answer took."""
-        return self._limit.tokens_per_minute is not None
+        return self._limit.tokens_per_minute is not None or self._limit.tokens_per_day is not None
 
     @property
     def state(self) -> RateState:
-        """What the caller has left."""
+        """What the caller has left of its rate limits."""
         return _state(self._usage, self._limit)
 
     def settle(self, tokens: int) -> None:
         """Charge what the request took in place of what it might; idempotent."""
-        if not self._is_settled:
-            self._is_settled = True
-            self._usage.tokens = max(0.0, self._usage.tokens + tokens - self._tokens)
+        if self._is_settled:
+            return
+        self._is_settled = True
+        self._usage.tokens = max(0.0, self._usage.tokens + tokens - self._tokens)
+        if self._quotas is not None and self._day is not None and self.counts_tokens:
+            self._quotas.settle(self._day, tokens - self._tokens)
 
 
 class Rates:
-    """What all callers of all endpoints have used."""
+    """What all callers of all endpoints have used. quotas: what they have used today."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, quotas: Quotas | None = None) -> None:
         self._clock = clock
+        self._quotas = quotas or Quotas()
         self._usages: dict[tuple[str, str], Usage] = {}
 
     def admit(self, endpoint: Endpoint, caller: str, tokens: int) -> Permit:
         """Let a request in that may take so many tokens; raises `RateLimitExceeded` with when to come again.
 
-        One that alone is more than a minute's worth is let in when nothing else was used.
+        One that alone is more than a minute's or a day's worth is let in when nothing else was used.
         """
         limit, now = limit_of(endpoint.rate_limits, caller), self._clock()
         if limit == RateLimit():
             return Permit(Usage(), limit, 0)
         usage = self._usages.setdefault((endpoint.name, caller), Usage(at=now))
         usage.drain(limit, now)
+        self._require_quota(endpoint.name, caller, limit, tokens)
         wait_s, what = max(
             (_wait_s(usage.requests, 1, limit.requests_per_minute), f"{limit.requests_per_minute} requests"),
             (_wait_s(usage.tokens, max(1, tokens), limit.tokens_per_minute), f"{limit.tokens_per_minute} tokens"),
@@ -86,14 +96,47 @@ class Rates:
             )
         usage.requests += 1
         usage.tokens += tokens
-        return Permit(usage, limit, tokens)
+        if not limit.has_quota:
+            return Permit(usage, limit, tokens)
+        counted = tokens if limit.tokens_per_day is not None else 0
+        return Permit(usage, limit, tokens, self._quotas, self._quotas.add(endpoint.name, caller, 1, counted))
 
     def state(self, endpoint: Endpoint, caller: str) -> RateState:
         """Return what a caller has left."""
         limit, now = limit_of(endpoint.rate_limits, caller), self._clock()
         usage = self._usages.get((endpoint.name, caller), Usage(at=now))
         usage.drain(limit, now)
-        return _state(usage, limit)
+        state = _state(usage, limit)
+        if not limit.has_quota:
+            return state
+        day, reset_s = self._quotas.count(endpoint.name, caller), self._quotas.reset_s()
+        return replace(
+            state,
+            requests_today=_rest_today(day.requests, limit.requests_per_day, reset_s),
+            tokens_today=_rest_today(day.tokens, limit.tokens_per_day, reset_s),
+        )
+
+    def _require_quota(self, endpoint: str, caller: str, limit: RateLimit, tokens: int) -> None:
+        """Raise `RateLimitExceeded` where a caller has used its day's worth."""
+        if not limit.has_quota:
+            return
+        day = self._quotas.count(endpoint, caller)
+        used = [
+            (day.requests, 1, limit.requests_per_day, "requests"),
+            (day.tokens, max(1, tokens), limit.tokens_per_day, "tokens"),
+        ]
+        for amount, more, most, what in used:
+            if most is not None and amount + min(more, most) > most:
+                wait_s = self._quotas.reset_s()
+                raise RateLimitExceeded(
+                    f"Caller '{caller}' may ask endpoint '{endpoint}' for {most} {what} a day, and has used {amount}, which "
+                    f"leaves too few for this request. Try again in {math.ceil(wait_s)} s, when the day (of UTC) is over.",
+                    retry_after_s=wait_s,
+                )
+
+
+def _rest_today(used: int, per_day: int | None, reset_s: float) -> Allowance | None:
+    return None if per_day is None else Allowance(per_day, max(0, per_day - used), reset_s)
 
 
 def _drained(used: float, per_minute: int | None, passed_s: float) -> float:

@@ -23,6 +23,7 @@ from mafunzo.control.serving.load import Loads
 from mafunzo.control.serving.metrics import RequestMetrics
 from mafunzo.control.serving.mirror import Copy, Mirror, Record
 from mafunzo.control.serving.queue import LOOK_S, NoWorker, Queues, Slot
+from mafunzo.control.serving.quota import Quotas
 from mafunzo.control.serving.rate import Permit, Rates
 from mafunzo.control.serving.token_count import TokenCount
 from mafunzo.control.serving.traffic import is_live, live_workers, pick, returning
@@ -268,7 +269,7 @@ class Router:
     workers has; the others wait in their order. loads: where they are counted. draw: a number in [0, 1) that decides among
     deployments. current: reads what is deployed under an endpoint's name, so that requests can wait for a worker that starts;
     without it they don't. secret: of the home, by which its workers' tokens are known. record: keeps how the
-    answers of a mirror compare; without it nothing is mirrored. An async context manager.
+    answers of a mirror compare; without it nothing is mirrored. quotas: what callers have used today. An async context manager.
     """
 
     def __init__(
@@ -281,13 +282,14 @@ class Router:
         secret: bytes = b"",
         loads: Loads | None = None,
         record: Record | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
         self._secret = secret
         self._metrics, self._most_in_flight, self.draw = metrics, requests_in_flight, draw
         self._read_current = current
         self._looking: asyncio.Task[Mapping[str, Current]] | None = None
         self.queues = Queues(requests_at_once, metrics, loads or Loads())
-        self.rates = Rates()
+        self.rates = Rates(quotas=quotas)
         self._mirror = Mirror(self.forward, self.queues, record) if record is not None else None
 
     async def __aenter__(self) -> Self:

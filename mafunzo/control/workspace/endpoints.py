@@ -15,6 +15,7 @@ from typing import Any
 
 from mafunzo.control.launcher.steady_clock import steady_s
 from mafunzo.control.serving import mirror_log
+from mafunzo.control.serving.quota import quota_file, read_file
 from mafunzo.control.serving.worker_folder import last_log
 from mafunzo.control.workspace.chat_client import ChatClient
 from mafunzo.control.workspace.liveness import require_server_for_deployment
@@ -23,7 +24,7 @@ from mafunzo.control.workspace.traffic_share import rebalanced, require_shares
 from mafunzo.entities.duration import age_of
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint, EndpointRequest
 from mafunzo.entities.mirror import MirrorReport, report_of, require_mirror
-from mafunzo.entities.rate_limit import EVERYBODY, RateLimit, require_rate_limit
+from mafunzo.entities.rate_limit import EVERYBODY, DayUsage, RateLimit, require_rate_limit
 from mafunzo.errors import Conflict, InvalidParameter, NotFound, TimedOut, WorkerFailed, from_record
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]")
@@ -271,7 +272,9 @@ class EndpointHandle:
         return report_of(name, mirror_log.read(self._services.home, self.name, name))
 
     def set_rate_limit(self, limit: RateLimit | None, caller: str = EVERYBODY) -> Endpoint:
-        """Limit how much a caller may ask in a minute, at once; return the endpoint. None takes the caller's own limit away.
+        """Limit how much a caller may ask in a minute and in a day, at once; return the endpoint.
+
+        None takes the caller's own limit away.
 
         caller: `default` (each that has none of its own), `primary` or `secondary` (a key), `general` (the key of all
         endpoints), or `user:NAME`. Raises `InvalidParameter` for what can't be, `NotFound` where there is none to take away.
@@ -286,6 +289,12 @@ class EndpointHandle:
         changed = dataclasses.replace(current, rate_limits=limits)
         self._services.records.endpoints.update(changed)
         return changed
+
+    def used_today(self) -> list[DayUsage]:
+        """Return what each caller has used of its quotas today (UTC), as the server has kept it a second ago."""
+        today = datetime.now(UTC).date().isoformat()
+        usages = read_file(quota_file(self._services.home))
+        return [usage for usage in usages if (usage.endpoint, usage.day) == (self.name, today)]
 
     def renew(self, deployment: str | None = None, ttl: str | float | None = None) -> Deployed:
         """Have the lease of a deployment, or of each that has one, begin again; return them. `ttl`: as of `Workspace.deploy`.

@@ -29,6 +29,7 @@ from mafunzo.errors import InvalidFile, InvalidParameter
 from mafunzo.tracking.printable import printable
 
 if TYPE_CHECKING:
+    from mafunzo.control.workspace.endpoints import EndpointHandle
     from mafunzo.entities.endpoint import Deployment, Endpoint
     from mafunzo.entities.mirror import MirrorReport
 
@@ -105,11 +106,13 @@ def show(name: str = NAME, as_json: bool = AS_JSON) -> None:
     """Show an endpoint, its deployments, and the proof that each answers as in evaluation."""
     handle = mafunzo.Workspace().endpoints.get(name)
     if as_json:
-        print_json({"endpoint": handle.endpoint, "deployments": [_deployment_facts(d) for d in handle.deployments]})
+        facts = {"endpoint": handle.endpoint, "used_today": handle.used_today()}
+        print_json({**facts, "deployments": [_deployment_facts(d) for d in handle.deployments]})
         return
     print_facts({"name": name, "created": handle.endpoint.created_at, "traffic": handle.endpoint.traffic_percent})
     print_facts({"mirror": handle.endpoint.mirror_percent})
     print_facts({f"limit of {caller}": str(limit) for caller, limit in handle.endpoint.rate_limits.items()})
+    print_facts(_used_today(handle))
     for d in handle.deployments:
         error = (d.error or {}).get("message")
         print_facts(
@@ -272,6 +275,8 @@ def limit(
     name: str = NAME,
     requests_per_minute: int = typer.Option(None, help="How many requests; without it, as many as it likes."),
     tokens_per_minute: int = typer.Option(None, help="How many tokens, of prompts and answers; likewise."),
+    requests_per_day: int = typer.Option(None, help="How many requests in a day of UTC (a quota); likewise."),
+    tokens_per_day: int = typer.Option(None, help="How many tokens in a day of UTC; likewise."),
     caller: str = typer.Option(
         EVERYBODY,
         "--for",
@@ -280,17 +285,23 @@ def limit(
     remove: bool = typer.Option(False, "--remove", help="Take that caller's limit away."),
     as_json: bool = AS_JSON,
 ) -> None:
-    """Limit how much each caller may ask in a minute; without options, show the limits. The rest is refused with 429."""
+    """Limit how much each caller may ask in a minute and in a day; without options, show the limits and what was used today.
+
+    The rest is refused with 429. A limit takes the place of the caller's former one as a whole.
+    """
     handle = mafunzo.Workspace().endpoints.get(name)
-    limits = RateLimit(requests_per_minute, tokens_per_minute)
+    limits = RateLimit(requests_per_minute, tokens_per_minute, requests_per_day, tokens_per_day)
     if remove and limits != RateLimit():
-        raise InvalidParameter("--remove takes a limit away: leave --requests-per-minute and --tokens-per-minute out.")
+        raise InvalidParameter("--remove takes a limit away: leave --requests-per-..., --tokens-per-... out.")
     if remove or limits != RateLimit():
         handle.set_rate_limit(None if remove else limits, caller)
     elif caller != EVERYBODY:
-        raise InvalidParameter("Say how much: --requests-per-minute N, --tokens-per-minute N, or --remove.")
+        raise InvalidParameter(
+            "Say how much: --requests-per-minute N, --tokens-per-minute N, the same --...-per-day, or --remove."
+        )
     present = handle.endpoint.rate_limits
-    print_entity(present, as_json, {one: str(limit) for one, limit in present.items()} or {"limits": "none"})
+    facts = {one: str(limit) for one, limit in present.items()} or {"limits": "none"}
+    print_entity(present, as_json, facts | _used_today(handle))
 
 
 @app.command()
@@ -437,6 +448,14 @@ def _deployment_facts(deployment: "Deployment") -> dict[str, Any]:
     del facts["replicas"], facts["number"]
     workers = [{name: getattr(worker, name) for name in _OF_WORKER} for worker in deployment.workers]
     return facts | {"workers": workers, "properties": properties}
+
+
+def _used_today(handle: "EndpointHandle") -> dict[str, str]:
+    """Return in words what each caller has used of its quotas."""
+    return {
+        f"used today by {usage.caller}": f"{usage.requests} requests, {usage.tokens} tokens"
+        for usage in handle.used_today()
+    }
 
 
 def _ask() -> str:

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 from mafunzo.control.serving import mirror_log
 from mafunzo.control.serving.load import Loads
 from mafunzo.control.serving.metrics import RequestMetrics, WorkerMetrics
+from mafunzo.control.serving.quota import Quotas, quota_file
 from mafunzo.control.serving.router import Router
 from mafunzo.control.serving.supervisor import WORKER
 from mafunzo.control.workspace import AuditLog, Home, Workspace
@@ -103,9 +104,11 @@ def serve(
         mlflow = mlflow_way_in(home, workspace.jobs)
         loops = [Loop("scheduler", scheduler.run), Loop("supervisor", supervisor.run)]
         loops += [mlflow.loop] if mlflow else []
+        quotas = Quotas(quota_file(home))
+        loops += [Loop("quotas", quotas.run)]
         webhook = webhook_of(loop_workspace, lambda job: {"server": own.url})
         loops += [Loop("webhook", webhook.run)] if webhook else []
-        context = _context(workspace, names, limits, loops, loads)
+        context = _context(workspace, names, limits, loops, loads, quotas)
         routes = mlflow.routes(workspace, context) if mlflow else MlflowRoutes()
         servers = [(_server(_opened(http_app(context, routes), origins), limits, lifespan="on"), listener)]
         if https_listener is not None:
@@ -118,7 +121,12 @@ def serve(
 
 
 def _context(
-    workspace: Workspace, names: Sequence[str], limits: Limits, loops: Sequence[Loop], loads: Loads
+    workspace: Workspace,
+    names: Sequence[str],
+    limits: Limits,
+    loops: Sequence[Loop],
+    loads: Loads,
+    quotas: Quotas,
 ) -> Context:
     metrics = CollectorRegistry()
     metrics.register(Books(workspace))
@@ -141,6 +149,7 @@ def _context(
             secret=workspace.home.secret(),
             loads=loads,
             record=partial(mirror_log.append, workspace.home),
+            quotas=quotas,
         ),
         responses=workspace.responses,
         mirror_report=lambda name: workspace.endpoints.get(name).mirror_report(),

@@ -4,7 +4,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from mafunzo.control.serving import mirror_log
 from mafunzo.control.workspace.deployments import Deployments
 from mafunzo.control.workspace.endpoints import EndpointHandle
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Rollout, ServedModel, Supervision
-from mafunzo.entities.rate_limit import RateLimit
+from mafunzo.entities.rate_limit import DayUsage, RateLimit
 from mafunzo.entities.scale import Scale
 from mafunzo.entrypoints.http.auth import endpoints_key
 from mafunzo.entrypoints.terminal.output import moment_text
@@ -383,6 +383,19 @@ def test_a_lease_is_renewed(shell: Shell, endpoint: str, workspace: Workspace, m
     assert "has no lease to renew" in shell("endpoint", "renew", endpoint, code=2)
 
 
+def test_quotas_are_set_and_what_was_used_today_is_shown(shell: Shell, endpoint: str, workspace: Workspace) -> None:
+    quota = ["--requests-per-day", "500", "--tokens-per-day", "9000"]
+    told = "60 requests a minute, 500 requests and 9000 tokens a day"
+    assert shell("endpoint", "limit", endpoint, "--requests-per-minute", "60", *quota) == f"default  {told}\n"
+    today = datetime.now(UTC).date().isoformat()
+    usages = [DayUsage(endpoint, "primary", today, 3, 120), DayUsage("other", "primary", today, 9)]
+    usages.append(DayUsage(endpoint, "primary", "2020-01-01", 7))
+    (workspace.home.root / "quotas.json").write_text(json.dumps([asdict(usage) for usage in usages]))
+    assert "used today by primary  3 requests, 120 tokens" in shell("endpoint", "limit", endpoint)
+    assert "used today by primary  3 requests, 120 tokens" in shell("endpoint", "show", endpoint)
+    assert json.loads(shell("endpoint", "show", endpoint, "--json"))["used_today"] == [asdict(usages[0])]
+
+
 def test_limits_are_set_shown_and_taken_away(shell: Shell, endpoint: str, workspace: Workspace) -> None:
     assert shell("endpoint", "limit", endpoint) == "limits  none\n"
     assert shell("endpoint", "limit", endpoint, "--requests-per-minute", "60") == "default  60 requests a minute\n"
@@ -392,7 +405,8 @@ def test_limits_are_set_shown_and_taken_away(shell: Shell, endpoint: str, worksp
     assert "limit of user:amina  1000 tokens a minute" in shell("endpoint", "show", endpoint)
     shell("endpoint", "traffic", endpoint, "blue=100")
     body = json.loads(shell("endpoint", "limit", endpoint, "--for", "user:amina", "--remove", "--json"))
-    assert body == {"default": {"requests_per_minute": 60, "tokens_per_minute": None}}
+    per_day = {"requests_per_day": None, "tokens_per_day": None}
+    assert body == {"default": {"requests_per_minute": 60, "tokens_per_minute": None, **per_day}}
 
 
 @pytest.mark.parametrize(
