@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from mafunzo.entities.rate_limit import RateLimit
 from mafunzo.entities.reference import AssetReference
 from mafunzo.entities.scale import ONE_INSTANCE, Scale
+from mafunzo.entities.serving import Serving
 
 DEFAULT_START_LIMIT_S = 600.0
 DEFAULT_REQUEST_TIMEOUT_S = 90.0
@@ -112,8 +113,9 @@ class Deployment:
     worker's loopback port once it runs. initial_delay_s: how long a worker may take to become healthy. request_timeout_s: the
     limit of one request. scale: how many workers it has. ttl_s: of its lease, which ends at `expires_at`, and the deployment
     with it, unless it is renewed; None for one that stays. verification: what the proof that serving equals training compared,
-    and with what result. rollout: the update that goes on, or was taken back. echoes: what a way in keeps of a request's
-    original body, under its own name, to answer with it; nothing else reads it.
+    and with what result. rollout: the update that goes on, or was taken back. logs_requests: whether prompts and answers are
+    kept, as somebody asked for it. echoes: what a way in keeps of a request's original body, under its own name, to answer with
+    it; nothing else reads it.
     """
 
     endpoint: str
@@ -138,6 +140,7 @@ class Deployment:
     rollout: Rollout | None = None
     number: int = 0
     replicas: tuple[Replica, ...] = ()
+    logs_requests: bool = False
 
     def leased(self, ttl_s: float | None, now: datetime) -> "Deployment":
         """Return the deployment with a lease from now on, or without one."""
@@ -147,6 +150,12 @@ class Deployment:
     def served(self) -> ServedModel:
         """What its worker serves."""
         return ServedModel(self.model, self.artifact, self.base_artifact)
+
+    @property
+    def serving(self) -> Serving:
+        """What gives the answers of its worker now."""
+        deployed_at = "" if self.created_at is None else self.created_at.astimezone(UTC).isoformat()
+        return Serving(self.endpoint, self.name, self.model, self.artifact, self.base_artifact, deployed_at)
 
     @property
     def models(self) -> frozenset[str]:
@@ -222,7 +231,8 @@ class DeploymentRequest:
 
     initial_delay_s: how long its worker may take to become healthy. request_timeout_s: the limit of one request.
     instance_type: a machine size, which has to exist, or empty. scale: how many workers; None for one, or as many as there are.
-    ttl_s: of a lease, None for one without, or as it is. echoes: as a deployment's.
+    ttl_s: of a lease, None for one without, or as it is. logs_requests: None as it is, or not at all. echoes: as a
+    deployment's.
     """
 
     model: AssetReference
@@ -232,6 +242,7 @@ class DeploymentRequest:
     echoes: Mapping[str, Any] = field(default_factory=dict)
     scale: Scale | None = None
     ttl_s: float | None = None
+    logs_requests: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ class PruneKind(StrEnum):
     jobs: what ended jobs left in their folders, checkpoints too. logs: what their steps printed. artifacts: stored inputs and
     outputs that only they name. caches: downloads and conversions of models and data. environments: those built for users'
     steps. runs: files that jobs which were deleted had logged into their runs. responses: answers of endpoints that were
-    stored. backups: copies of the database that were made before its tables changed. temporary: what interrupted processes
-    left.
+    stored. backups: copies of the database that were made before its tables changed. requests: prompts and answers that
+    deployments were asked to keep. temporary: what interrupted processes left.
     """
 
     JOBS = "jobs"
@@ -38,6 +38,7 @@ class PruneKind(StrEnum):
     RUNS = "runs"
     RESPONSES = "responses"
     BACKUPS = "backups"
+    REQUESTS = "requests"
     TEMPORARY = "temporary"
 
 
@@ -73,7 +74,7 @@ class StoredArtifact:
 
 @dataclass(frozen=True)
 class Item:
-    """A file or folder that is made again when it is needed; needed_by: who uses it now."""
+    """A file or folder that goes with its own age; needed_by: who uses it now."""
 
     kind: PruneKind
     path: str

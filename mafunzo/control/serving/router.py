@@ -1,6 +1,7 @@
 """A reverse proxy: every request to a deployment, in whichever dialect, is limited, counted, logged and forwarded here.
 
-A worker speaks OpenAI's dialect under its endpoint's name, so its answer is passed back byte by byte as it comes.
+A worker speaks OpenAI's dialect under its endpoint's name, so its answer is passed back as it comes; only its id is
+another one, which names what gave it.
 
 No request depends on another's fate: each has a connection of its own to the worker, and one that a worker left unanswered,
 because it was killed or broke, is sent once more: to the same worker or another of its deployment, to another deployment, or to
@@ -13,18 +14,22 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 import aiohttp
 
 from mafunzo.control.serving.answer import Answer, LateAnswer, WorkerAnswer
+from mafunzo.control.serving.answer_id import KINDS, new_id
 from mafunzo.control.serving.load import Loads
 from mafunzo.control.serving.metrics import RequestMetrics
 from mafunzo.control.serving.mirror import Copy, Mirror, Record
+from mafunzo.control.serving.named_answer import NamedAnswer
 from mafunzo.control.serving.queue import LOOK_S, NoWorker, Queues, Slot
 from mafunzo.control.serving.quota import Quotas
 from mafunzo.control.serving.rate import Permit, Rates
+from mafunzo.control.serving.request_log import RequestLog, entry_of
 from mafunzo.control.serving.token_count import TokenCount
 from mafunzo.control.serving.traffic import is_live, live_workers, pick, returning
 from mafunzo.control.serving.worker_folder import worker_token
@@ -37,6 +42,7 @@ logger = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 5.0
 RESEND_S = 0.05
 """How long a request waits before it goes to the same worker again: one that was killed takes connections until it is gone."""
+ANSWERED = 200
 RETRIES = 1
 """How often a request that a worker took and left unanswered is sent again."""
 REQUESTS_AT_ONCE = 16
@@ -197,7 +203,8 @@ class Exchange:
                 self._move_to(slot.worker)
                 if trial is not None:
                     trial.begin()
-                return await self._router.forward(slot.worker, path, body, headers, slot)
+                answer = await self._router.forward(slot.worker, path, body, headers, slot)
+                return self._router.named(answer, slot.worker, path, body)
             except NoWorker:
                 await self._wake_if_idle(limit)
             except _NotReached:
@@ -269,7 +276,8 @@ class Router:
     workers has; the others wait in their order. loads: where they are counted. draw: a number in [0, 1) that decides among
     deployments. current: reads what is deployed under an endpoint's name, so that requests can wait for a worker that starts;
     without it they don't. secret: of the home, by which its workers' tokens are known. record: keeps how the
-    answers of a mirror compare; without it nothing is mirrored. quotas: what callers have used today. An async context manager.
+    answers of a mirror compare; without it nothing is mirrored. request_log: keeps prompts and answers of the
+    deployments that were asked to. quotas: what callers have used today. An async context manager.
     """
 
     def __init__(
@@ -282,6 +290,7 @@ class Router:
         secret: bytes = b"",
         loads: Loads | None = None,
         record: Record | None = None,
+        request_log: RequestLog | None = None,
         quotas: Quotas | None = None,
     ) -> None:
         self._secret = secret
@@ -291,6 +300,7 @@ class Router:
         self.queues = Queues(requests_at_once, metrics, loads or Loads())
         self.rates = Rates(quotas=quotas)
         self._mirror = Mirror(self.forward, self.queues, record) if record is not None else None
+        self._request_log = request_log
 
     async def __aenter__(self) -> Self:
         # A connection that is used again may be about to close, as a worker's does after a fault: a new one is never.
@@ -304,6 +314,8 @@ class Router:
     ) -> None:
         if self._mirror is not None:
             await self._mirror.close()
+        if self._request_log is not None:
+            await self._request_log.close()
         await self._session.close()
 
     def open(
@@ -396,6 +408,18 @@ class Router:
         except aiohttp.ClientError as error:  # the client has seen nothing of it
             raise _Unanswered(type(error).__name__) from error
         return answer
+
+    def named(self, answer: Answer, worker: Deployment, path: str, body: bytes) -> Answer:
+        """Return a worker's answer under an id that names what gave it, and kept where its deployment was asked to."""
+        if path not in KINDS or answer.status != ANSWERED:
+            return answer
+        serving = worker.serving
+        answer_id = new_id(self._secret, KINDS[path], serving.reference)
+        named = NamedAnswer(answer, answer_id)
+        if self._request_log is None or not worker.logs_requests:
+            return named
+        tell = partial(entry_of, answer_id, serving.endpoint, serving.deployment, serving.model, path, body)
+        return self._request_log.watched(named, serving.reference, tell)
 
     async def look(self, endpoint: str) -> Current | None:
         """Return what is deployed under an endpoint's name now, or None."""

@@ -204,6 +204,10 @@ CREATE INDEX ix_asset_type ON asset (scope, type, id);
 CREATE INDEX ix_step_status ON step (status)
 """
 
+_SERVINGS = """
+CREATE TABLE serving (reference TEXT NOT NULL PRIMARY KEY, body JSON NOT NULL)
+"""
+
 
 def _neutral_specifications(connection: Connection) -> None:
     from mafunzo.control.store import migration_5
@@ -219,4 +223,5 @@ MIGRATIONS = (
     Migration(5, "neutral specifications", _neutral_specifications),
     Migration(6, "one registry", _running(_ONE_REGISTRY)),
     Migration(7, "indexes of long lists", _running(_INDEXES_OF_LONG_LISTS)),
+    Migration(8, "what has given answers", _running(_SERVINGS)),
 )

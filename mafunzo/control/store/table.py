@@ -165,6 +165,13 @@ user = sa.Table(
     sa.Column("body", sa.JSON, nullable=False),
 )
 
+serving = sa.Table(
+    "serving",
+    metadata,
+    sa.Column("reference", sa.Text, primary_key=True),
+    sa.Column("body", sa.JSON, nullable=False),
+)
+
 lease = sa.Table(
     "lease",
     metadata,

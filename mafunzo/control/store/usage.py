@@ -29,7 +29,8 @@ class UsageKind(StrEnum):
     """What takes room.
 
     jobs: what lies in their folders besides logs. runs: what MLflow knows of them, and what they have logged with it.
-    responses: answers of endpoints that were stored. other: workers, uploads, the reserve.
+    responses: answers of endpoints that were stored. requests: prompts and answers that deployments were asked to keep.
+    other: workers, uploads, the reserve.
     """
 
     JOBS = "jobs"
@@ -40,13 +41,14 @@ class UsageKind(StrEnum):
     ENVIRONMENTS = "environments"
     BACKUPS = "backups"
     RUNS = "runs"
+    REQUESTS = "requests"
     TEMPORARY = "temporary"
     RESPONSES = "responses"
     OTHER = "other"
 
 
 RUNS_FOLDER = "mlflow"
-_BY_FOLDER = {"logs", "artifacts", "database", "environments", "backups", "responses"}
+_BY_FOLDER = {"logs", "artifacts", "database", "environments", "backups", "responses", "requests"}
 _STORED = {UsageKind.ARTIFACTS, UsageKind.ENVIRONMENTS}
 
 

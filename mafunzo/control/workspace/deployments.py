@@ -110,6 +110,7 @@ class Deployments:
                 initial_delay_s=request.initial_delay_s,
                 request_timeout_s=request.request_timeout_s,
                 scale=request.scale or current.scale,
+                logs_requests=current.logs_requests if request.logs_requests is None else request.logs_requests,
                 echoes={**current.echoes, **request.echoes},
             )
             return changed if request.ttl_s is None else changed.leased(request.ttl_s, datetime.now(UTC))
@@ -175,6 +176,14 @@ class Deployments:
         self._services.up()
         return changed
 
+    def log_requests(self, endpoint: str, name: str, is_on: bool) -> Deployment:
+        """Have the prompts and answers of a deployment be kept from now on, or no longer; those that were kept stay.
+
+        Raises `NotFound`.
+        """
+        present = self.get(endpoint, name)
+        return self._change(present, lambda current: dataclasses.replace(current, logs_requests=is_on))
+
     def _change(self, present: Deployment, change: Callable[[Deployment], Deployment]) -> Deployment:
         changed = self._services.records.deployments.change(present.endpoint, present.name, change)
         assert changed is not None
@@ -213,6 +222,7 @@ class Deployments:
         request_timeout_s: float = DEFAULT_REQUEST_TIMEOUT_S,
         scale: Scale = ONE_INSTANCE,
         ttl: str | float | None = None,
+        logs_requests: bool = False,
     ) -> EndpointHandle:
         """Serve `model`; return once its workers are healthy and proven. See `Workspace.deploy`.
 
@@ -253,6 +263,7 @@ class Deployments:
             request_timeout_s=request_timeout_s,
             scale=scale,
             ttl_s=ttl_s,
+            logs_requests=logs_requests,
         )
         self.create(endpoint, deployment, request)
         try:
@@ -302,6 +313,7 @@ class Deployments:
             base_artifact=base,
             echoes=request.echoes,
             scale=request.scale or ONE_INSTANCE,
+            logs_requests=bool(request.logs_requests),
         ).leased(request.ttl_s, datetime.now(UTC))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mafunzo.control.workspace.closest_rows import CloseRows, closest_rows, training_data
 from mafunzo.control.workspace.model_source import ModelSources
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.shipped_component import shipped, shipped_names
@@ -37,9 +38,16 @@ class Link:
 
 @dataclass(frozen=True)
 class Lineage:
-    """All links of a thing, itself first."""
+    """All links of a thing, itself first.
+
+    data: the hashes of what its model was trained on, by the job's input. text: what an answer says, where its deployment was
+    asked to keep that. closest: the training rows closest to a text, where there is one.
+    """
 
     links: tuple[Link, ...]
+    data: Mapping[str, str] = field(default_factory=dict)
+    text: str = ""
+    closest: CloseRows | None = None
 
     @property
     def faults(self) -> list[str]:
@@ -56,6 +64,8 @@ class Lineage:
             for name, value in link.facts.items():
                 if value not in (None, "", {}, []):
                     yield f"{'  ' * (link.depth + 2)}{name}: {_short(value)}"
+        if self.closest is not None:
+            yield from self.closest.lines()
 
     def require_intact(self) -> None:
         """Raise `ArtifactCorrupt` naming every file whose bytes have changed."""
@@ -65,12 +75,29 @@ class Lineage:
 
 def trace(services: Services, thing: str) -> Lineage:
     """Trace a model (`name`, `name:version`) or a job; raises `NotFound`."""
-    try:
-        job = services.records.jobs.get(thing)
-    except NotFound:
-        asset = ModelSources(services).get(thing)
-        return Lineage(tuple(_model_links(services, asset)))
-    return Lineage(tuple(_job_links(services, job, 0)))
+    job = services.records.jobs.find_named(thing)
+    if job is not None:
+        return Lineage(tuple(job_links(services, job, 0)), training_data(job, None))
+    asset = ModelSources(services).get(thing)
+    return Lineage(tuple(model_links(services, asset)), data_of_model(services, asset))
+
+
+def data_of_model(services: Services, asset: Asset) -> dict[str, str]:
+    """Return the hashes of what a model was trained on, by the input of the job that made it."""
+    job_name = asset.properties.get("job")
+    job = services.records.jobs.find_named(job_name) if job_name else None
+    return training_data(job, asset)
+
+
+def with_closest_rows(services: Services, lineage: Lineage, text: str | None, most: int) -> Lineage:
+    """Return a lineage with the training rows closest to `text`, by default to what the answer says, if that was kept.
+
+    Raises `InvalidParameter` for a text without words, and for a number of rows that can't be.
+    """
+    text = lineage.text or None if text is None else text
+    if text is None:
+        return lineage
+    return replace(lineage, closest=closest_rows(services, lineage.data, text, most))
 
 
 def facts_of_job(services: Services, job: Job, output: str, producer: Step | None) -> dict[str, Any]:
@@ -99,7 +126,7 @@ def facts_of_job(services: Services, job: Job, output: str, producer: Step | Non
     return properties
 
 
-def _model_links(services: Services, asset: Asset) -> Iterator[Link]:
+def model_links(services: Services, asset: Asset) -> Iterator[Link]:
     if asset.artifact is None:
         yield Link("catalogue model", str(asset.key), {"licence": asset.tags.get("licence", "")})
         return
@@ -113,10 +140,10 @@ def _model_links(services: Services, asset: Asset) -> Iterator[Link]:
     except NotFound:
         yield Link("job", f"{job_name} (deleted)", depth=1)
         return
-    yield from _job_links(services, job, 1, asset.properties.get("steps"))
+    yield from job_links(services, job, 1, asset.properties.get("steps"))
 
 
-def _job_links(services: Services, job: Job, depth: int, step_names: Collection[str] | None = None) -> Iterator[Link]:
+def job_links(services: Services, job: Job, depth: int, step_names: Collection[str] | None = None) -> Iterator[Link]:
     """Yield the links of a job; `step_names` names the steps that count, None is all."""
     yield Link(
         "job", job.name, {"status": str(job.status), "by": job.created_by, "created": job.created_at}, depth=depth

@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from mafunzo.control.launcher.environment import ENVIRONMENTS_FOLDER, environment_folder, last_used_at, remove_unless
+from mafunzo.control.serving.request_log import log_files
 from mafunzo.control.store import response
 from mafunzo.control.store.artifact import GRACE_S
 from mafunzo.control.store.blob import ABANDONED_S
@@ -259,6 +260,12 @@ def _backups(services: Services) -> Iterator[Item]:
         yield _item(PruneKind.BACKUPS, path, path.stat().st_mtime, needed_by)
 
 
+def _requests(services: Services) -> Iterator[Item]:
+    """Yield the request logs, a file a day: whoever reads one keeps it no longer."""
+    for path in log_files(services.home):
+        yield _item(PruneKind.REQUESTS, path, path.stat().st_mtime)
+
+
 def _temporary(services: Services) -> Iterator[Item]:
     paths = list(temporary_paths(services.home, services.cache))
     users = _users_of(paths)
@@ -275,6 +282,7 @@ ITEMS: dict[PruneKind, Callable[[Services], Iterator[Item]]] = {
     PruneKind.RUNS: _runs,
     PruneKind.RESPONSES: _responses,
     PruneKind.BACKUPS: _backups,
+    PruneKind.REQUESTS: _requests,
     PruneKind.TEMPORARY: _temporary,
 }
 

@@ -32,6 +32,7 @@ def loops_of(
 
     worker: the command of a worker, which answers so many requests at once. loads: what the router counts.
     """
+    workspace.records.deployments.remember_all()
     room, leases = capacity(hardware()), Leases(workspace.database)
     stores = (workspace.records, workspace.artifacts, leases)
     outbox = Outbox(workspace.home) if workspace.services.job_webhook else None

@@ -242,6 +242,7 @@ class Workspace:
         request_timeout_s: float = 90.0,
         scale: Scale = ONE_INSTANCE,
         ttl: str | float | None = None,
+        logs_requests: bool = False,
     ) -> EndpointHandle:
         """Serve a model behind `endpoint`, which is made if it isn't there; return once it is proven and live.
 
@@ -249,7 +250,8 @@ class Workspace:
 
         timeout_s: how long its worker may take to become healthy. request_timeout_s: how long a whole answer may take, and a
         stream may pause. scale: how many workers: `Scale(2, 2)`, or by load `Scale(0, 3)`. ttl: how long it is
-        served (`4h`, or seconds), unless it is renewed.
+        served (`4h`, or seconds), unless it is renewed. logs_requests: keep prompts and answers in the home, for
+        `lineage`; `prune` deletes the old ones.
         """
         return self.deployments.deploy(
             model,
@@ -260,13 +262,21 @@ class Workspace:
             request_timeout_s=request_timeout_s,
             scale=scale,
             ttl=ttl,
+            logs_requests=logs_requests,
         )
 
-    def lineage(self, thing: str) -> Lineage:
-        """Trace a model or job back to its base, data, parameters and code, and verify every hash on the way."""
-        from mafunzo.control.workspace.lineage import trace
+    def lineage(self, thing: str, text: str | None = None, rows: int = 5) -> Lineage:
+        """Trace a model, job or answer (`answer:ID`) back to base, data, parameters and code, and verify every hash on the way.
 
-        return trace(self.services, thing)
+        text: the `rows` training rows closest to it are listed too; of an answer whose deployment keeps its requests, by
+        default those closest to what it says.
+        """
+        from mafunzo.control.workspace.answer_lineage import ANSWER, trace_answer
+        from mafunzo.control.workspace.lineage import trace, with_closest_rows
+
+        is_answer = thing.startswith(ANSWER)
+        lineage = trace_answer(self.services, thing.removeprefix(ANSWER)) if is_answer else trace(self.services, thing)
+        return with_closest_rows(self.services, lineage, text, rows)
 
     def backup(self, file: str | Path) -> None:
         """Write the whole home into one file, while everything runs."""

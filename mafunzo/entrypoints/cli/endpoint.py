@@ -58,6 +58,11 @@ def deploy(
     ttl: str = typer.Option(
         None, help="For how long: 30m, 4h, 2d. Then it is deleted, unless `mafunzo endpoint renew` was called."
     ),
+    log_requests: bool = typer.Option(
+        False,
+        "--log-requests",
+        help="Keep prompts and answers in the home, by the answers' ids; default: they are kept nowhere.",
+    ),
     as_json: bool = AS_JSON,
 ) -> None:
     """Serve a model. One that was tuned here goes live once it has proven that it answers as it did in evaluation."""
@@ -66,6 +71,7 @@ def deploy(
     bounds = scale_of(instances, scale, idle_minutes)
     options |= {} if bounds is None else {"scale": bounds}
     options |= {} if ttl is None else {"ttl": ttl}
+    options |= {"logs_requests": True} if log_requests else {}
     handle = mafunzo.Workspace().deploy(model, endpoint=endpoint, deployment=deployment, traffic=traffic, **options)
     record = next(d for d in handle.deployments if d.name == deployment)
     print_result(
@@ -125,6 +131,7 @@ def show(name: str = NAME, as_json: bool = AS_JSON) -> None:
                 "instances": str(d.scale),
                 "since": d.created_at,
                 "ends": d.expires_at,
+                "request log": "prompts and answers are kept" if d.logs_requests else None,
                 "memory": d.supervision.memory or None,
                 "update": _update_words(d),
                 "error": error,
@@ -243,6 +250,22 @@ def rescale(
     changed = mafunzo.Workspace().deployments.rescale(name, deployment, bounds)
     facts = {"endpoint": name, "deployment": deployment, "scale": changed.scale}
     print_entity(facts, as_json, {"instances": str(changed.scale)})
+
+
+@app.command("log-requests")
+def log_requests(
+    name: str = NAME,
+    deployment: str = typer.Option("default", help="The deployment's name."),
+    off: bool = typer.Option(False, "--off", help="Keep them no longer. What was kept stays until it is pruned."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Keep the prompts and answers of a deployment in the home, by the answers' ids; `mafunzo lineage answer:ID` reads them.
+
+    Nobody but the home's owner can. `mafunzo prune --kind requests` deletes the old ones.
+    """
+    changed = mafunzo.Workspace().deployments.log_requests(name, deployment, not off)
+    facts = {"endpoint": name, "deployment": deployment, "logs_requests": changed.logs_requests}
+    print_entity(facts, as_json, {"request log": "on" if changed.logs_requests else "off"})
 
 
 @app.command()

@@ -22,6 +22,7 @@ WORDS = {
     PruneKind.RUNS: "files logged into runs of deleted jobs",
     PruneKind.RESPONSES: "stored responses of endpoints",
     PruneKind.BACKUPS: "copies of the database from before its tables changed",
+    PruneKind.REQUESTS: "files of kept prompts and answers",
     PruneKind.TEMPORARY: "leftovers of interrupted processes",
 }
 

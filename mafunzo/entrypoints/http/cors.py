@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mafunzo.entrypoints.http.forwarding import NAMES_DEPLOYMENT
+from mafunzo.entrypoints.http.forwarding import ANSWER_HEADER, NAMES_DEPLOYMENT
 from mafunzo.entrypoints.http.request_id import HEADER
 from mafunzo.errors import Faults
 
@@ -41,7 +41,7 @@ class Cors:
             allow_origins=[origin.lower() for origin in origins],
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
-            expose_headers=[HEADER, "retry-after", *NAMES_DEPLOYMENT],
+            expose_headers=[HEADER, "retry-after", ANSWER_HEADER, *NAMES_DEPLOYMENT],
             max_age=PREFLIGHT_S,
         )
 

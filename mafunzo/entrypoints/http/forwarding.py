@@ -18,6 +18,8 @@ from mafunzo.errors import ClientGone
 T = TypeVar("T")
 NAMES_DEPLOYMENT = ("mafunzo-deployment", "azureml-model-deployment")
 """Request headers that name a deployment, and response headers that say which one answered."""
+ANSWER_HEADER = "mafunzo-answer"
+"""The ids of the answers in their order, where a dialect has no place for them in its body."""
 
 
 class Answer(Protocol):

@@ -20,10 +20,11 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
-from mafunzo.control.serving import mirror_log
+from mafunzo.control.serving import mirror_log, request_log
 from mafunzo.control.serving.load import Loads
 from mafunzo.control.serving.metrics import RequestMetrics, WorkerMetrics
 from mafunzo.control.serving.quota import Quotas, quota_file
+from mafunzo.control.serving.request_log import RequestLog
 from mafunzo.control.serving.router import Router
 from mafunzo.control.serving.supervisor import WORKER
 from mafunzo.control.workspace import AuditLog, Home, Workspace
@@ -149,6 +150,7 @@ def _context(
             secret=workspace.home.secret(),
             loads=loads,
             record=partial(mirror_log.append, workspace.home),
+            request_log=RequestLog(partial(request_log.append, workspace.home)),
             quotas=quotas,
         ),
         responses=workspace.responses,

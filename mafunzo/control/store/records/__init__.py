@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from mafunzo.control.store import table
 from mafunzo.control.store.database import Database
-from mafunzo.control.store.records import asset, blob, compute, endpoint, job, user
+from mafunzo.control.store.records import asset, blob, compute, endpoint, job, serving, user
 from mafunzo.entities.asset import AssetKey, AssetType
 
 ARTIFACT_HASH = re.compile(r"sha256:[0-9a-f]{64}")
@@ -30,6 +30,7 @@ class Records:
         self.containers: Final = blob.ContainerRecords(database)
         self.blobs: Final = blob.BlobRecords(database)
         self.users: Final = user.UserRecords(database)
+        self.servings: Final = serving.ServingRecords(database)
 
     def version(self) -> int | None:
         """Return a number that changes with every write by anybody, or None where there is none; see `Database.version`."""

@@ -18,6 +18,7 @@ from mafunzo.control.store.records.row import (
     to_entity,
     to_row,
 )
+from mafunzo.control.store.records.serving import remember
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.errors import Conflict, NotFound, did_you_mean
 
@@ -80,6 +81,7 @@ class DeploymentRecords(NounRecords):
             if stored is not None:
                 raise Conflict(f"Endpoint {deployment.endpoint} has a deployment '{deployment.name}' already.")
             connection.execute(sa.insert(table.deployment).values(to_row(table.deployment, deployment)))
+            remember(connection, deployment)
         return deployment
 
     def get(self, endpoint: str, name: str) -> Deployment:
@@ -124,6 +126,13 @@ class DeploymentRecords(NounRecords):
                 _replace_deployment(connection, stored, changed)
         return changed
 
+    def remember_all(self) -> None:
+        """Keep what each deployment serves, as it is once it changes: for those that an earlier version wrote."""
+        deployments = self.list()
+        with self._database.transaction() as connection:
+            for deployment in deployments:
+                remember(connection, deployment)
+
     def delete(self, endpoint: str, name: str) -> None:
         """Delete the record of a deployment. Raises `NotFound`."""
         with self._database.transaction() as connection:
@@ -136,6 +145,7 @@ def _replace_deployment(connection: Connection, stored: Row, deployment: Deploym
     if stored.status == DeploymentStatus.DELETING:
         row["status"] = stored.status
     connection.execute(sa.update(table.deployment).where(table.deployment.c.id == stored.id).values(row))
+    remember(connection, replace(deployment, created_at=stored.created_at))
 
 
 def _existing_deployment(connection: Connection, endpoint: str, name: str) -> Row:

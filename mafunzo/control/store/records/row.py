@@ -19,11 +19,12 @@ from mafunzo.entities.compute import Compute
 from mafunzo.entities.endpoint import Deployment, Endpoint
 from mafunzo.entities.job import Job, Step
 from mafunzo.entities.scan import Scan
+from mafunzo.entities.serving import Serving
 from mafunzo.entities.user import User
 from mafunzo.errors import Conflict, NotFound, did_you_mean
 
 Row = sa.Row[Any]
-Entity = TypeVar("Entity", Job, Step, Endpoint, Deployment, Compute, Container, Blob, User)
+Entity = TypeVar("Entity", Job, Step, Endpoint, Deployment, Compute, Container, Blob, User, Serving)
 Named = TypeVar("Named", Job, Endpoint, Compute, User)
 
 

@@ -13,7 +13,13 @@ from mafunzo.entrypoints.azure.wire.scoring import answer_body, requests_from_bo
 from mafunzo.entrypoints.http.body import limited_json
 from mafunzo.entrypoints.http.context import context_of
 from mafunzo.entrypoints.http.endpoint_key import opened_endpoint, rate_caller
-from mafunzo.entrypoints.http.forwarding import Exchange, exchange_headers, named_deployment, while_connected
+from mafunzo.entrypoints.http.forwarding import (
+    ANSWER_HEADER,
+    Exchange,
+    exchange_headers,
+    named_deployment,
+    while_connected,
+)
 from mafunzo.entrypoints.http.request_id import mark_routed, request_id
 from mafunzo.errors import WorkerFailed
 from mafunzo.protocol.token_estimate import tokens_asked
@@ -46,7 +52,8 @@ async def score(request: Request, endpoint: str) -> Response:
         answers = await while_connected(request, _ask_all(exchange, bodies))
         refusal = next(((status, body) for status, body in answers if status != OK), None)
         exchange.status, content = refusal or (OK, answer_body([body for _, body in answers], is_list))
-    return JSONResponse(content, exchange.status, exchange_headers(exchange))
+    named = {} if refusal else {ANSWER_HEADER: ",".join(body["id"] for _, body in answers)}
+    return JSONResponse(content, exchange.status, {**exchange_headers(exchange), **named})
 
 
 async def _ask_all(exchange: Exchange, bodies: Sequence[Mapping[str, Any]]) -> list[tuple[int, dict[str, Any]]]:

@@ -33,7 +33,7 @@ READINESS_PERIOD_S, READINESS_FAILURES = 2.0, 3
 """How workers are probed here, whatever a deployment says: how long a probe may take and how many have to succeed; how often,
 and how many in a row may fail before a worker gets no requests."""
 _NOT_SUPPORTED: Mapping[str, str] = {
-    "dataCollector": "data_collector: data collection isn't supported; leave it out.",
+    "dataCollector": "data_collector: data collection isn't supported; leave it out. Use the property mafunzo.log_requests.",
     "codeConfiguration": "code_configuration (a scoring script of one's own) isn't supported; leave it out.",
     "environmentId": "environment isn't supported; leave it out: the model brings all that it needs.",
     "environmentVariables": "environment_variables aren't supported: no script of one's own would read them; leave them out.",
@@ -44,7 +44,8 @@ _NOT_SUPPORTED: Mapping[str, str] = {
 AZURE_PROBE_TIMEOUT = "PT2S"
 OWN = "mafunzo."
 SCALE, IDLE_MINUTES, TTL = "mafunzo.scale", "mafunzo.idle_minutes", "mafunzo.ttl"
-_ASKED = (SCALE, IDLE_MINUTES, TTL)
+LOG_REQUESTS = "mafunzo.log_requests"
+_ASKED = (SCALE, IDLE_MINUTES, TTL, LOG_REQUESTS)
 """Properties of a deployment that ask for what Azure has no field for."""
 _ANSWERED = ("mafunzo.status", "mafunzo.workers", "mafunzo.expires_at")
 """Those that tell it; a client may send them back."""
@@ -143,6 +144,9 @@ def deployment_from_body(name: str, body: Mapping[str, Any]) -> DeploymentReques
     own = {name: value for name, value in (properties.get("properties") or {}).items() if name.startswith(OWN)}
     scale = faults.attempt(lambda: _scale(properties.get("scaleSettings") or {}, body.get("sku") or {}, own), None)
     ttl_s = faults.attempt(lambda: ttl_of(str(own[TTL])), None) if TTL in own else None
+    logs_requests = _truth(own.get(LOG_REQUESTS))
+    if LOG_REQUESTS in own and logs_requests is None:
+        faults.add(f"properties: {LOG_REQUESTS} is {own[LOG_REQUESTS]!r}, expected true or false.")
     faults.add(
         *(f"properties: {name} is unknown.{_similar(name)}" for name in own if name not in (*_ASKED, *_ANSWERED))
     )
@@ -162,6 +166,7 @@ def deployment_from_body(name: str, body: Mapping[str, Any]) -> DeploymentReques
         instance_type=str(properties.get("instanceType") or ""),
         scale=scale,
         ttl_s=ttl_s,
+        logs_requests=logs_requests,
         echoes={ECHO: dict(body)},
     )
 
@@ -252,6 +257,10 @@ def _own_scale(settings: Mapping[str, Any], sku: Mapping[str, Any], own: Mapping
     faults.attempt(lambda: require_scale(scale), None)
     faults.require_none("The number of instances can't be.")
     return scale
+
+
+def _truth(value: Any) -> bool | None:
+    return {"true": True, "false": False}.get(str(value).lower())
 
 
 def _similar(name: str) -> str:
@@ -345,7 +354,7 @@ def deployment_body(deployment: Deployment) -> dict[str, Any]:
         "scaleSettings": _scale_body(deployment.scale, own),
         "model": deployment.model if _was_taken_back(deployment) else requested.get("model") or deployment.model,
         "provisioningState": provisioning_state(deployment),
-        "properties": {**own, **_own_properties(deployment)},
+        "properties": {**own, **_own_properties(deployment, own)},
     }
     capacity = 1 if SCALE in own else max(1, deployment.scale.min_instances)
     sku = {"name": "Default", **(echo.get("sku") or {}), "capacity": capacity}
@@ -364,9 +373,11 @@ def _was_taken_back(deployment: Deployment) -> bool:
     return deployment.rollout is not None and deployment.rollout.error is not None
 
 
-def _own_properties(deployment: Deployment) -> dict[str, str]:
+def _own_properties(deployment: Deployment, requested: Mapping[str, Any]) -> dict[str, str]:
     """Return what Azure has no field for, as its resources' own properties, which are texts."""
     own = {"mafunzo.status": str(deployment.status)}
+    if deployment.logs_requests or LOG_REQUESTS in requested:  # it may have been changed since
+        own[LOG_REQUESTS] = str(deployment.logs_requests).lower()
     if deployment.replicas:
         statuses = Counter(str(worker.status) for worker in deployment.workers)
         own["mafunzo.workers"] = ", ".join(f"{count} {status}" for status, count in statuses.items())

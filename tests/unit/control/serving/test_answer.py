@@ -8,12 +8,19 @@ import pytest
 from aiohttp import web
 
 from mafunzo.control.serving import answer as module
+from mafunzo.control.serving import router
 from mafunzo.control.serving.answer import KEEP_ALIVE, Answer
 from mafunzo.entities.endpoint import Deployment
 from mafunzo.errors import TimedOut
 from tests.unit.control.serving.test_router import PATH, Bench, Worker, at_first, deployment, never
 
 HOUR_S = 3600.0
+
+
+@pytest.fixture(autouse=True)
+def without_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have answers pass as they are: `test_named_answer.py` has their ids."""
+    monkeypatch.setattr(router, "KINDS", {})
 
 
 def stream(write: Callable[[web.StreamResponse], Awaitable[None]]) -> Worker:

@@ -15,6 +15,9 @@ import pytest
 
 from mafunzo import Workspace
 from mafunzo.control.launcher.environment import READY_FILE, environment_folder
+from mafunzo.control.serving import request_log
+from mafunzo.control.serving.request_log import LoggedRequest
+from mafunzo.control.store.usage import UsageKind
 from mafunzo.control.workspace import pruning
 from mafunzo.control.workspace.job_handle import job_view
 from mafunzo.control.workspace.pruning import LOCK_FILE
@@ -371,6 +374,19 @@ def test_old_copies_of_the_database_go_but_for_the_newest(workspace: Workspace) 
         ("before-0004-2026.db", "it is the newest copy")
     ]
     assert sorted(path.name for path in backups.iterdir()) == ["before-0004-2026.db", "mine.tar"]
+
+
+def test_kept_prompts_and_answers_go_by_the_day(workspace: Workspace) -> None:
+    for at in ("2026-01-01", "2026-06-01"):
+        entry = LoggedRequest("a", f"{at}T00:00:00", "chat", "blue", "m:1", "/v1", 200, {}, "hello")
+        request_log.append(workspace.home, "abc", entry)
+    old, new = request_log.log_files(workspace.home)
+    age(old)
+    old.read_text()  # whoever reads it keeps it no longer
+    assert workspace.status().sizes[UsageKind.REQUESTS] > 0
+    report = workspace.prune(kinds=["requests"], apply=True)
+    assert [one.name for one in report.removals] == [str(old)]
+    assert request_log.log_files(workspace.home) == [new]
 
 
 def test_every_kind_is_looked_for() -> None:

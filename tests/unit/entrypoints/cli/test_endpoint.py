@@ -383,6 +383,15 @@ def test_a_lease_is_renewed(shell: Shell, endpoint: str, workspace: Workspace, m
     assert "has no lease to renew" in shell("endpoint", "renew", endpoint, code=2)
 
 
+def test_prompts_and_answers_are_kept_only_where_somebody_asks_for_it(shell: Shell, endpoint: str) -> None:
+    words = ["endpoint", "log-requests", endpoint, "--deployment", "blue"]
+    assert "request log" not in shell("endpoint", "show", endpoint)
+    assert shell(*words) == "request log  on\n"
+    assert shell("endpoint", "show", endpoint).count("prompts and answers are kept") == 1
+    assert json.loads(shell(*words, "--off", "--json"))["logs_requests"] is False
+    assert "request log" not in shell("endpoint", "show", endpoint)
+
+
 def test_quotas_are_set_and_what_was_used_today_is_shown(shell: Shell, endpoint: str, workspace: Workspace) -> None:
     quota = ["--requests-per-day", "500", "--tokens-per-day", "9000"]
     told = "60 requests a minute, 500 requests and 9000 tokens a day"

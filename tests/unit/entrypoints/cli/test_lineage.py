@@ -43,3 +43,14 @@ def test_a_model_on_offer_has_no_way_back(shell: Shell) -> None:
 
 def test_what_is_neither_job_nor_model_is_refused(shell: Shell) -> None:
     assert "No base model is called 'tiny-lama'. Did you mean tiny-llama" in shell("lineage", "tiny-lama", code=2)
+
+
+def test_rows_without_a_text_to_compare_are_refused(shell: Shell, model: Path) -> None:
+    assert "Give one: --text TEXT." in shell("lineage", "tuned", "--rows", "3", code=2)
+    assert json.loads(shell("lineage", "tuned", "--text", "jambo", "--json"))["closest"]["notes"] == [
+        "no training rows are known: no fine-tuning job leads to it"
+    ]
+
+
+def test_an_answer_of_nobody_s_is_refused(shell: Shell) -> None:
+    assert "isn't the id of an answer of this home" in shell("lineage", "answer:chatcmpl-1", code=2)

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from starlette.types import Message
 
+from mafunzo.control.serving.answer_id import reference_of
 from mafunzo.entities.endpoint import Endpoint
 from mafunzo.entities.rate_limit import RateLimit
 from mafunzo.entrypoints.http.directory import Entry, Snapshot, digest
@@ -76,6 +77,22 @@ def test_conversations_are_answered_in_their_order_as_one_request() -> None:
         assert 'mafunzo_requests_total{deployment="blue",endpoint="chat",status="200"} 2.0' in await clients.metrics()
 
     Bench().run(work)
+
+
+def test_the_ids_of_the_answers_are_told_in_their_order_and_name_what_gave_them() -> None:
+    bench = Bench()
+
+    async def work(clients: Clients) -> None:
+        whole = (await clients.chat("hello")).json()["id"]
+        single = (await clients.score("one")).headers["mafunzo-answer"]
+        several = (await clients.score("one", "two")).headers["mafunzo-answer"].split(",")
+        blue = (await bench._newest()).entries[0].deployments[0]
+        ids = [whole, single, *several]
+        assert {reference_of(b"", one) for one in ids} == {blue.serving.reference}
+        assert len(set(ids)) == 4
+        assert "mafunzo-answer" not in (await clients.score("refuse")).headers
+
+    bench.run(work)
 
 
 def test_one_refused_conversation_is_the_answer() -> None:

@@ -343,10 +343,23 @@ def test_a_number_of_instances_beside_bounds_is_refused() -> None:
 
 def test_what_azure_has_no_field_for_is_asked_for_by_properties_and_comes_back() -> None:
     own = {"mafunzo.scale": "0:3", "mafunzo.idle_minutes": "10", "mafunzo.ttl": "4h", "team": "a"}
+    own |= {"mafunzo.log_requests": "true"}
     asked = made(properties=own)
+    assert asked.logs_requests is True
+    changed = made(properties={"mafunzo.log_requests": "False"})
+    assert (changed.logs_requests, made(properties={}).logs_requests) == (False, None)
     assert (asked.scale, asked.ttl_s) == (Scale(0, 3, idle_s=600), 4 * 3600)
     shown = deployment_body(
-        Deployment("chat", "blue", "m:1", "0" * 64, created_at=AT, scale=Scale(0, 3, idle_s=600), echoes=asked.echoes)
+        Deployment(
+            "chat",
+            "blue",
+            "m:1",
+            "0" * 64,
+            created_at=AT,
+            scale=Scale(0, 3, idle_s=600),
+            echoes=asked.echoes,
+            logs_requests=True,
+        )
     )
     assert shown["properties"]["properties"] == {**own, "mafunzo.status": "waiting"}
     again = deployment_from_body("blue", {"properties": shown["properties"], "sku": shown["sku"]})
@@ -361,6 +374,7 @@ def test_what_azure_has_no_field_for_is_asked_for_by_properties_and_comes_back()
         ({"mafunzo.idle_minutes": "5"}, "properties: mafunzo.idle_minutes needs mafunzo.scale"),
         ({"mafunzo.scale": "0:1", "mafunzo.idle_minutes": "few"}, "mafunzo.idle_minutes is 'few', expected a number"),
         ({"mafunzo.ttl": "soon"}, "The ttl is 'soon', expected a length of time"),
+        ({"mafunzo.log_requests": "maybe"}, "mafunzo.log_requests is 'maybe', expected true or false"),
         ({"mafunzo.scales": "0:1"}, "properties: mafunzo.scales is unknown. Did you mean mafunzo.scale?"),
     ],
 )
