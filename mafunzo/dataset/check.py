@@ -214,15 +214,20 @@ def check_row(raw: RawRow) -> Row | BadRow:
     """Return a raw row as a conversation, or with every reason why it isn't one."""
     parts = Shape("", [], fault=raw.fault) if raw.body is None else shape(raw.body)
     faults = Faults()
-    faults.add(parts.fault)
-    messages = [m for m in (_message(i, body, faults) for i, body in enumerate(parts.messages, 1)) if m is not None]
-    tools = _tools(parts.tools, faults)
+    conversation = checked(parts, faults)
     if not faults:
-        faults.add(*_faults_between(messages))
+        faults.add(*_faults_between(conversation.messages))
     if faults:
         return BadRow(raw.file, raw.row, "; ".join(faults))
-    notes = (*parts.notes, *_notes(messages))
-    return Row(raw.file, raw.row, Conversation(tuple(messages), tools), parts.format, notes)
+    notes = (*parts.notes, *_notes(conversation.messages))
+    return Row(raw.file, raw.row, conversation, parts.format, notes)
+
+
+def checked(parts: Shape, faults: Faults) -> Conversation:
+    """Return a row's parts as a conversation; what is wrong with a message or a tool by itself is added to `faults`."""
+    faults.add(parts.fault)
+    messages = (_message(i, body, faults) for i, body in enumerate(parts.messages, 1))
+    return Conversation(tuple(m for m in messages if m is not None), _tools(parts.tools, faults))
 
 
 def fingerprint(conversation: Conversation) -> bytes:

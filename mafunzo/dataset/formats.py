@@ -95,6 +95,50 @@ def shape(body: Mapping[str, Any]) -> Shape:
     return replace(parts, notes=(*parts.notes, *notes))
 
 
+def question(body: Mapping[str, Any]) -> Shape:
+    """Return what a row asks, whatever it was written for: its messages without the turns of the assistant at their end.
+
+    Beside all formats there may be a question alone: messages that end on it, a column of `PROMPTS` without an answer, or
+    `input_string`, a text or a list of messages, by itself or in `input_data`.
+    """
+    rows = {key: value for key, value in body.items() if key not in TRAINING_FIELDS}
+    wrapped = _parsed(rows.get("input_data"))
+    rows = dict(wrapped) if isinstance(wrapped, Mapping) else rows
+    if rows.get("parameters"):
+        return Shape("", [], fault="has parameters of its own, which aren't read. Give them for the whole file")
+    if "input_string" in rows:
+        return _asked(_from_input_string(_parsed(rows["input_string"])))
+    columns = {name: rows[key] for name, key in _names(rows).items() if not _is_null(rows[key])}
+    is_alone = not any(name in columns for name in (*MESSAGE_KEYS, *ANSWERS)) and any(
+        name in columns for name in PROMPTS
+    )
+    parts = shape(rows | {"completion": [_assistant("")]} if is_alone else rows)
+    if not parts.format and not any(name in columns for name in MESSAGE_KEYS):
+        names = ", ".join(columns) or "nothing"
+        known = "messages; conversations (ShareGPT); prompt, instruction, question, query or input; input_string"
+        return Shape("", [], fault=f"asks nothing (it has: {names}). Known are {known}")
+    return _asked(parts)
+
+
+def _from_input_string(value: Any) -> Shape:
+    if isinstance(value, str):
+        return Shape("input_string", [_user(value)], columns=frozenset(("input_string",)))
+    if not _are_messages(value):
+        fault = "'input_string' is neither a text nor a list of messages. One row asks one question"
+        return Shape("", [], fault=fault)
+    turns, notes = _turns(value)
+    return Shape("input_string", turns, columns=frozenset(("input_string",)), notes=tuple(notes))
+
+
+def _asked(parts: Shape) -> Shape:
+    """Return a row's parts without the answers at their end, which it may have been written with."""
+    messages = list(parts.messages)
+    while messages and isinstance(messages[-1], Mapping) and messages[-1].get("role") == "assistant":
+        messages.pop()
+    fault = parts.fault or ("" if messages else "has no question: there is nothing before the assistant's answer")
+    return replace(parts, messages=messages, fault=fault)
+
+
 def _is_trained(field: str, value: Any) -> bool:
     """Return whether a column of that name leaves its row in training; other columns of that name mean something else."""
     if isinstance(value, str):  # a cell of a csv file

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 import typer
 
 from mafunzo.entrypoints.cli import (
+    batch,
     component,
     compute,
     data,
@@ -58,7 +59,7 @@ if find_spec(AZURE):
 
     app.command("run", context_settings={"allow_interspersed_args": False, "allow_extra_args": True})(azure.run)
     app.command("env")(azure.env)
-for noun in (model, data, job, endpoint, compute, component, environment, user, doctor):
+for noun in (model, data, job, batch, endpoint, compute, component, environment, user, doctor):
     app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
 app.command("finetune", context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(finetune.finetune)
 app.command("estimate", context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(estimate.estimate)

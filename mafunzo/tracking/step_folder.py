@@ -1,5 +1,6 @@
 """The folder that a process runs in: its files and folders by what they are, for all who write or read them."""
 
+import signal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,8 @@ OUTPUTS = "outputs"
 CODE = "code"
 ENVIRONMENT = "environment"
 LOGS = "logs"
+TERMINATED = 128 + signal.SIGTERM
+"""The exit code of a process that SIGTERM ended: whoever started it knows by this that it was cut off, and didn't fail."""
 
 
 class StepFolder(NamedTuple):
@@ -98,3 +101,16 @@ class StepFolder(NamedTuple):
     def key(self) -> Path:
         """The cache key of the step, which all its attempts share."""
         return self.path.parent / "key.json"
+
+
+def earlier_outputs(output: Path) -> tuple[Path, ...]:
+    """Return the same output of the step's earlier attempts: `<step>/<attempt>/outputs/<name>`, newest first.
+
+    Attempt 0 has what the job left that this one goes on with.
+    """
+    attempt = output.absolute().parent.parent
+    if output.absolute().parent.name != OUTPUTS or not attempt.name.isdigit():
+        return ()
+    siblings = [path for path in attempt.parent.iterdir() if path.name.isdigit() and int(path.name) < int(attempt.name)]
+    newest_first = sorted(siblings, key=lambda path: int(path.name), reverse=True)
+    return tuple(StepFolder(path).outputs / output.name for path in newest_first)

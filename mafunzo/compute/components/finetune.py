@@ -7,8 +7,6 @@ if __name__ == "__main__":  # before anything else imports transformers
     leave_out_thread_caches()
     import_networks()
 
-from pathlib import Path
-
 from mafunzo.compute.components.command import Arguments, run
 from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.run import TrainingRequest
@@ -16,7 +14,7 @@ from mafunzo.compute.training.trainer import finetune
 from mafunzo.entities.deepspeed import DeepSpeedConfig, deepspeed_config
 from mafunzo.entities.parameters.table import DEFAULTS
 from mafunzo.errors import InvalidFile
-from mafunzo.tracking.step_folder import OUTPUTS, StepFolder
+from mafunzo.tracking.step_folder import earlier_outputs
 
 
 def work(arguments: Arguments) -> None:
@@ -47,19 +45,6 @@ def deepspeed_of(arguments: Arguments) -> DeepSpeedConfig | None:
     except OSError as error:
         raise InvalidFile(f"deepspeed ({file}) can't be read: {error.strerror}. Name a JSON file.") from error
     return deepspeed_config(text, f"deepspeed ({file.name})", {**DEFAULTS, **arguments.values})
-
-
-def earlier_outputs(output: Path) -> tuple[Path, ...]:
-    """Return the same output of the step's earlier attempts: `<step>/<attempt>/outputs/<name>`, newest first.
-
-    Attempt 0 has what the job left that this one goes on with.
-    """
-    attempt = output.absolute().parent.parent
-    if output.absolute().parent.name != OUTPUTS or not attempt.name.isdigit():
-        return ()
-    siblings = [path for path in attempt.parent.iterdir() if path.name.isdigit() and int(path.name) < int(attempt.name)]
-    newest_first = sorted(siblings, key=lambda path: int(path.name), reverse=True)
-    return tuple(StepFolder(path).outputs / output.name for path in newest_first)
 
 
 if __name__ == "__main__":

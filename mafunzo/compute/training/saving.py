@@ -39,11 +39,9 @@ from mafunzo.compute.training.snapshot import Gathered, Snapshot, random_states,
 from mafunzo.compute.training.state import TrainingState, log_checkpoint, trainer_state
 from mafunzo.compute.training.validation import is_due
 from mafunzo.errors import PeerLost
+from mafunzo.tracking.step_folder import TERMINATED
 
 logger = logging.getLogger(__name__)
-
-TERMINATED = 128 + signal.SIGTERM
-"""The exit code of a process that SIGTERM ended: whoever started it knows by this that it was cut off, and didn't fail."""
 
 
 class Saver:

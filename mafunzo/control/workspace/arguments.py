@@ -20,6 +20,7 @@ from mafunzo.entities.component import Component, Input, parse_value, unknown_na
 from mafunzo.entities.job import ArtifactInput
 from mafunzo.entities.job_request import JobRequest
 from mafunzo.entities.parameters.constraint import joined_names
+from mafunzo.entities.parameters.score import SCORED_ROWS
 from mafunzo.entities.reference import AssetReference, LocalPath, PathInput, parse_reference
 from mafunzo.errors import Faults, InvalidParameter
 
@@ -156,6 +157,18 @@ def comparison(
         other = faults.attempt(lambda: ModelSources(services).source(against), unknown)
         arguments.inputs[MODEL] = against
     return arguments.request("compare", "compare", f"{model} against {other.name}")
+
+
+def scoring(
+    model: str | Path | Asset | None, data: str | Path | None, values: Mapping[str, Any], faults: Faults
+) -> JobRequest:
+    """Return the request to answer a file of rows with a model."""
+    arguments = Arguments(shipped("batch_score_pipeline").component, faults)
+    arguments.take(values)
+    title = arguments.add_model(model)
+    arguments.add_files({SCORED_ROWS.name: data})
+    rows = Path(str(arguments.inputs.get(SCORED_ROWS.name, "nothing"))).name
+    return arguments.request("score", "batch_score", f"{title} on {rows}")
 
 
 def importing(services: Services, reference: str) -> JobRequest:

@@ -196,6 +196,25 @@ class Jobs:
         request = comparison(self._services, model, data, against, parameters, faults)
         return self._enqueue(self._submission(request, faults))
 
+    def score(
+        self, *, model: str | Path | Asset | None = None, data: str | Path | None = None, **parameters: Any
+    ) -> JobHandle:
+        """Put a job into the queue that answers a file of rows with a model. See `Workspace.batch_score`."""
+        from mafunzo.control.workspace.arguments import scoring
+
+        faults = Faults()
+        request = scoring(model, data, parameters, faults)
+        return self._enqueue(self._submission(request, faults))
+
+    def write_predictions(self, name: str, to: str | Path) -> Mapping[str, Any]:
+        """Write the predictions of the scoring job called `name` into the file `to`; return what became of the rows.
+
+        Raises `NotFound` for a job without, and `JobFailed` where it has none yet.
+        """
+        from mafunzo.control.workspace.predictions import write_predictions
+
+        return write_predictions(self._services, self.get(name), Path(to).expanduser())
+
     def import_model(self, reference: str) -> JobHandle:
         """Fetch and convert a model; the job's output `model` is a plain Hugging Face folder."""
         from mafunzo.control.workspace.arguments import importing

@@ -6,7 +6,8 @@ Nothing is stored here: a file or folder becomes an `Upload`, whose bytes are st
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.shipped_component import shipped, shipped_names
 from mafunzo.dataset.check import Report, check_source, refuse
 from mafunzo.dataset.files import open_source
+from mafunzo.dataset.question import read_questions
 from mafunzo.dataset.repeats import by_split
 from mafunzo.entities.asset import AssetType
 from mafunzo.entities.component import PARENT_INPUT, PARENT_OUTPUT, Component, Node, parse_value, unknown_name
@@ -29,6 +31,7 @@ from mafunzo.entities.job import ArtifactInput
 from mafunzo.entities.job_request import JobRequest, RequestInput
 from mafunzo.entities.parameters.constraint import faults_between, lora_targets
 from mafunzo.entities.parameters.parameter import typed
+from mafunzo.entities.parameters.score import SCORED_ROWS
 from mafunzo.entities.reference import AssetReference, LocalPath, PathInput, Reference
 from mafunzo.errors import Faults
 
@@ -78,6 +81,8 @@ def resolved_inputs(
         faults.add("train is missing: name a file of conversations to learn from.")
     if "on_bad_row" in pipeline.inputs:
         work.check_rows()
+    if SCORED_ROWS.name in pipeline.inputs:
+        work.check_questions(notes)
     work.check_values()
     notes += work.look_between_files() + work.model_notes
     work.take_uploads()
@@ -152,9 +157,27 @@ class _Inputs:
 
     def check_rows(self) -> None:
         """Check every row of the data files."""
-        values = {name: self.inputs[name] for name in DATA_INPUTS if name in self.inputs}
-        paths = {name: Path(value).expanduser() for name, value in values.items() if isinstance(value, str | Path)}
         policy = str(self.inputs.get("on_bad_row", "fail"))
+        with self._files(DATA_INPUTS) as files:
+            reports = self._faults.attempt(lambda: require_good_rows(files.values(), policy), None)
+            self._reports = dict(zip(files, reports or (), strict=False))
+
+    def check_questions(self, notes: list[str]) -> None:
+        """Read every row that is to be answered; to have none is a fault, and rows that ask nothing are noted."""
+        with self._files((SCORED_ROWS.name,)) as files:
+            checks = [self._faults.attempt(partial(_question_faults, path), None) for path in files.values()]
+        for faults, rows in filter(None, checks):
+            if len(faults) == rows:
+                self._faults.add(f"data has no row that can be answered, the first one {faults[0]}")
+            elif faults:
+                few = f"{len(faults)} of the {rows} rows"
+                notes.append(f"{few} can't be answered and get an error each, the first one {faults[0]}")
+
+    @contextmanager
+    def _files(self, names: Iterable[str]) -> Iterator[dict[str, Path]]:
+        """Give the files among some inputs that are there, those that are stored already too."""
+        values = {name: self.inputs[name] for name in names if name in self.inputs}
+        paths = {name: Path(value).expanduser() for name, value in values.items() if isinstance(value, str | Path)}
         # In the home, where a checkout is a hard link.
         with tempfile.TemporaryDirectory(prefix=".rows-", dir=self._services.home.root) as scratch:
             uploaded = {
@@ -162,9 +185,7 @@ class _Inputs:
                 for name, value in values.items()
                 if isinstance(value, ArtifactInput)
             }
-            files = {**{name: path for name, path in paths.items() if path.exists()}, **uploaded}
-            reports = self._faults.attempt(lambda: require_good_rows(files.values(), policy), None)
-            self._reports = dict(zip(files, reports or (), strict=False))
+            yield {**{name: path for name, path in paths.items() if path.exists()}, **uploaded}
 
     def look_between_files(self) -> list[str]:
         """Return what the job will do with the rows of its files; too few of them are a fault. An MLTable wins over a file."""
@@ -272,6 +293,13 @@ def require_good_rows(files: Iterable[Path], on_bad_row: str) -> list[Report]:
     if on_bad_row != "skip":
         refuse([row for report in reports for row in report.bad])
     return reports
+
+
+def _question_faults(file: Path) -> tuple[list[str], int]:
+    """Return why rows of a file ask nothing, each with its place, and how many rows there are. Raises `InvalidFile`."""
+    source = open_source(file)
+    faults = [f"({row.file}, row {row.row}): {row.fault}" for row in read_questions(source) if row.fault]
+    return faults, source.count()
 
 
 def _bound_inputs(node: Node, values: Mapping[str, RequestInput], faults: Faults) -> dict[str, RequestInput]:

@@ -231,6 +231,20 @@ class Workspace:
         """Evaluate `model` and its base (or `against`) on the rows of `data`."""
         return self.jobs.compare(model=model, data=data, against=against, **parameters)
 
+    def batch_score(
+        self,
+        model: str | Path | Asset | None = None,
+        data: str | Path | None = None,
+        **parameters: Any,
+    ) -> JobHandle:
+        """Answer every row of `data` with `model`, at full batch; return the job as soon as it is in the queue.
+
+        `parameters` are those of batch scoring (`docs/reference/parameters.md`), such as `max_new_tokens` and `temperature`, or
+        `job_name`, `tags` ... as of `finetune`. A row that can't be answered gets its error in the answer's place. Once the job
+        has completed, `jobs.write_predictions(job.name, file)` writes its JSON lines. All faults are raised at once.
+        """
+        return self.jobs.score(model=model, data=data, **parameters)
+
     def deploy(
         self,
         model: str | Asset,

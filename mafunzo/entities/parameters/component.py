@@ -9,6 +9,7 @@ from dataclasses import replace
 from mafunzo.entities.component import Component, Input, Output
 from mafunzo.entities.job import Resources
 from mafunzo.entities.parameters.parameter import EVALUATE, FINETUNE, IMPORT_MODEL, PACKAGE_MODEL, PREPARE_DATA
+from mafunzo.entities.parameters.score import BATCH_SCORE, SCORED_ROWS, SCORING
 from mafunzo.entities.parameters.table import PARAMETERS, parameters_of
 
 FETCHING = (IMPORT_MODEL,)
@@ -196,6 +197,23 @@ COMPONENTS: Mapping[str, Component] = {
             Output("estimate", "uri_folder", "estimate.json; what was trained is thrown away."),
             ALL_CORES_AND_A_GPU_IF_ANY,
             is_deterministic=False,
+        ),
+        _component(
+            BATCH_SCORE,
+            "Answer a file of rows",
+            "Answers every row of a file with a model, at full batch, and says of each row what became of it.",
+            (
+                Input("model", "uri_folder", "The model: import_model's output, or any Hugging Face folder."),
+                SCORED_ROWS,
+                *(parameter.input_of(BATCH_SCORE) for parameter in SCORING),
+            ),
+            Output(
+                "predictions",
+                "uri_folder",
+                "predictions.jsonl, a line a row (its file and number, its messages, answer, finish_reason and usage, or its "
+                "error), and report.json, which counts them.",
+            ),
+            ALL_CORES_AND_A_GPU_IF_ANY,
         ),
     )
 }

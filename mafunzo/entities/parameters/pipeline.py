@@ -9,6 +9,7 @@ from dataclasses import replace
 from mafunzo.entities.component import COMPUTE, Component, Input, Node, Output
 from mafunzo.entities.parameters.component import ALL_CORES, ESTIMATE, PREVIEW_DATA, PREVIEWED_ROWS
 from mafunzo.entities.parameters.parameter import EVALUATE, FINETUNE, IMPORT_MODEL, PACKAGE_MODEL, PREPARE_DATA
+from mafunzo.entities.parameters.score import BATCH_SCORE, SCORED_ROWS, SCORING
 from mafunzo.entities.parameters.table import PARAMETERS, parameters_of
 
 _SOURCES = ("huggingface_id", "pytorch_model_path", "mlflow_model_path", "base_model_path", "base_model_name", "mirror")
@@ -203,6 +204,25 @@ _ALL = (
                 {"model": "import_model.model", "prepared": "prepare_data.prepared"},
                 ("estimate",),
                 parameters_as=FINETUNE,
+            ),
+        ),
+    ),
+    _pipeline(
+        "batch_score_pipeline",
+        "Answer a file of rows",
+        "Answers every row of a file with a model, at full batch, and says of each row what became of it.",
+        _declarations(*_IMPORTED)
+        | {SCORED_ROWS.name: SCORED_ROWS}
+        | {parameter.name: parameter.as_input() for parameter in SCORING},
+        (Output("predictions", "uri_folder", "predictions.jsonl and report.json."),),
+        (
+            Node("import_model", IMPORT_MODEL, _bindings(*_IMPORTED)),
+            Node(
+                "batch_score",
+                BATCH_SCORE,
+                {"model": _step_output("import_model", "model")}
+                | _bindings(SCORED_ROWS.name, *(parameter.name for parameter in SCORING)),
+                _parent_outputs("predictions"),
             ),
         ),
     ),

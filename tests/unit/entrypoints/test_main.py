@@ -53,7 +53,7 @@ def test_every_noun_and_verb_is_there() -> None:
         "prune",
         "status",
     }
-    nouns = {"model", "data", "job", "endpoint", "compute", "component", "environment", "user", "doctor"}
+    nouns = {"model", "data", "job", "batch", "endpoint", "compute", "component", "environment", "user", "doctor"}
     assert names_of(app_module.app) == verbs | nouns | AZURES
 
 

@@ -12,6 +12,7 @@ import pytest
 
 import mafunzo
 from mafunzo.compute.components import (
+    batch_score,
     estimate,
     evaluate,
     finetune,
@@ -34,6 +35,7 @@ ARGUMENTS = {
     evaluate: EvaluationArguments,
     package_model: package_model.PackageModelArguments,
     preview_data: preview_data.PreviewDataArguments,
+    batch_score: batch_score.BatchScoreArguments,
     estimate: TrainingArguments,
 }
 
@@ -166,8 +168,10 @@ def text_if_generated(kind: object) -> object:
 
 @pytest.mark.parametrize("module", ARGUMENTS, ids=component_name)
 def test_a_command_line_gives_values_of_these_types(module, tmp_path):
-    values = values_of(module, tmp_path, trust_remote_code="true")
-    assert values["trust_remote_code"] is True
+    declared = COMPONENTS[component_name(module)].inputs
+    truths = ["trust_remote_code"] if "trust_remote_code" in declared else []
+    values = values_of(module, tmp_path, **dict.fromkeys(truths, "true"))
+    assert all(values[name] is True for name in truths)
     arguments = ARGUMENTS[module](**values)
     for field in fields(arguments):
         value = getattr(arguments, field.name)

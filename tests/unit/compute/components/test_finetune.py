@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from mafunzo.compute.components import finetune
-from mafunzo.compute.components.finetune import earlier_outputs
 from mafunzo.tracking.metrics import read_metrics
+from mafunzo.tracking.step_folder import earlier_outputs
 from tests.support.component_line import complete, refused
 from tests.support.tiny_training import learnable_rows, write_base, write_prepared
 

@@ -20,11 +20,12 @@ from mafunzo.compute.training.checkpoint import checkpoints, read_state, step_of
 from mafunzo.compute.training.memory_plan import MemoryPlan
 from mafunzo.compute.training.objectives.supervised import Supervised
 from mafunzo.compute.training.run import TrainingRequest, assemble
-from mafunzo.compute.training.saving import TERMINATED, Saver, has_room
+from mafunzo.compute.training.saving import Saver, has_room
 from mafunzo.compute.training.snapshot import Snapshot
 from mafunzo.compute.training.state import History, TrainingState
 from mafunzo.compute.training.trainer import Trainer, finetune
 from mafunzo.errors import StorageFull
+from mafunzo.tracking.step_folder import TERMINATED
 from tests.support.training_run import FULL, LORA, ZERO, history, train
 
 # Twelve rows a step, each in a forward pass of its own; two steps an epoch; dropout tests the random state.

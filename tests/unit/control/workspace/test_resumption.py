@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from mafunzo import Workspace
-from mafunzo.compute.components.finetune import earlier_outputs
 from mafunzo.control.workspace.resumption import RESUMED_FROM
 from mafunzo.control.workspace.shipped_component import shipped
 from mafunzo.entities.job import ArtifactInput, Job, JobStatus, LiteralInput, Resources, Step, StepSpec, StepStatus
@@ -15,7 +14,7 @@ from mafunzo.entities.pruning import PRUNED
 from mafunzo.entities.server_address import ServerAddress
 from mafunzo.entities.sweep import BEST_TRIAL, DRAWN, Distribution, EarlyTermination, Goal, Policy, Sampling, Sweep
 from mafunzo.errors import Conflict, InvalidParameter
-from mafunzo.tracking.step_folder import StepFolder
+from mafunzo.tracking.step_folder import StepFolder, earlier_outputs
 from tests.support.pipeline_bench import Bench, shell
 
 PREPARE = StepSpec("prepare_data", "prepare_data:1", "sha256:old", "true", is_trusted=True)
