@@ -31,6 +31,7 @@ from mafunzo.compute.model.folder import read_facts, sha256
 from mafunzo.dataset.check import kind_of
 from mafunzo.dataset.files import Source, open_source
 from mafunzo.dataset.question import Question, read_questions
+from mafunzo.entities.parameters.score import scoring_faults, stop_texts
 from mafunzo.errors import InvalidData, InvalidParameter, MafunzoError, WorkerFailed
 from mafunzo.protocol.chat import ChatRequest, Heading, Options, Usage
 from mafunzo.protocol.stream import ChatReply, whole_chat
@@ -55,26 +56,19 @@ class BatchScoreArguments:
     stop: str | None
     max_batch: int
     save_interval_s: float
+    output_file_name: str
     error_threshold: int
 
     @property
     def decisive(self) -> dict[str, Any]:
         """Those that an answer follows from."""
-        others = ("max_batch", "save_interval_s", "error_threshold")
+        others = ("max_batch", "save_interval_s", "error_threshold", "output_file_name")
         return {name: value for name, value in asdict(self).items() if name not in others}
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """The texts that end an answer. Raises `InvalidParameter` for a list that isn't one of texts."""
-        if self.stop is None or not self.stop.startswith("["):
-            return (self.stop,) if self.stop else ()
-        try:
-            stops = json.loads(self.stop)
-        except ValueError:
-            return (self.stop,)  # a text that begins so
-        if not all(isinstance(text, str) and text for text in stops):
-            raise InvalidParameter(f"stop is '{self.stop}', expected a text, or a JSON list of texts.")
-        return tuple(stops)
+        """The texts that end an answer."""
+        return stop_texts(self.stop) or ()
 
 
 @dataclass
@@ -123,6 +117,8 @@ class Tally:
 def work(arguments: Arguments) -> None:
     """Write `predictions.jsonl` and `report.json`; a row that can't be answered gets its error in the answer's place."""
     values = BatchScoreArguments(**arguments.values)
+    if faults := tuple(scoring_faults(arguments.values)):
+        raise InvalidParameter("The rows can't be answered so.", faults)
     model, data = arguments.path("model"), arguments.path("data")
     output = arguments.outputs["predictions"]
     source = open_source(data)
@@ -145,7 +141,7 @@ def work(arguments: Arguments) -> None:
             _Scoring(loaded, values, predictions, tally, total).run(source)
     if not tally.answered:
         raise InvalidData("No row could be answered.", tally.faults())
-    predictions.put_together({"rows": total, **tally.numbers, **tally.kinds})
+    predictions.put_together(values.output_file_name, {"rows": total, **tally.numbers, **tally.kinds})
     arguments.metrics.log(0, tally.numbers)
     logger.info("%d of %d rows are answered, %d failed", tally.answered, total, tally.failed)
 

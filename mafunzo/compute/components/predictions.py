@@ -1,7 +1,7 @@
 """The predictions of a batch: written in segments, gone on with after a kill, and put together at the end.
 
 <output>/checkpoint-N/      predictions.jsonl and manifest.json: what was answered since the segment before, N rows in all
-<output>/predictions.jsonl  every row once, in the order of the data, when the last is done
+<output>/predictions.jsonl  every row once, in the order of the data, when the last is done; or under another name
 <output>/report.json        what became of the rows, and of which request they are
 
 A segment is written elsewhere and renamed into its place, so that a process that is killed at any moment leaves whole segments
@@ -10,22 +10,26 @@ two segments. As no segment changes, whatever keeps checkpoints (a mirror of ano
 The pause between two segments grows with the time that the run has taken, so that a kill costs little of it, and there are few.
 """
 
+import csv
 import heapq
 import json
 import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from mafunzo.entities.parameters.score import REPORT_FILE
 from mafunzo.errors import Conflict
 from mafunzo.tracking.atomic_json import sync_folder, write_json
 
 logger = logging.getLogger(__name__)
 
-PREDICTIONS, REPORT, MANIFEST = "predictions.jsonl", "report.json", "manifest.json"
+PREDICTIONS, MANIFEST = "predictions.jsonl", "manifest.json"
+REPORT = REPORT_FILE
+COLUMNS = ("file", "row", "answer", "tool_calls", "finish_reason", "prompt_tokens", "completion_tokens", "error")
 LOST_SHARE = 0.02
 """At most this share of the time that a run has taken lies between two segments, or the interval where that is more."""
 _DRAFT = ".segment"
@@ -99,18 +103,17 @@ class Predictions:
                 last = line["index"]
                 yield line
 
-    def put_together(self, report: Mapping[str, Any]) -> None:
-        """Write all lines in the order of the data, then the report, and drop the segments."""
+    def put_together(self, file_name: str, report: Mapping[str, Any]) -> None:
+        """Write all lines in the order of the data, as a table into a `.csv`; then the report. Drop the segments."""
         self.save()
-        draft = self._output / f".{PREDICTIONS}"
-        with draft.open("w", encoding="utf-8") as file:
-            for line in self.lines():
-                shown = {name: value for name, value in line.items() if name != "index"}
-                file.write(json.dumps(shown, ensure_ascii=False) + "\n")
+        draft = self._output / f".{file_name}"
+        with draft.open("w", encoding="utf-8", newline="") as file:
+            (_write_table if file_name.endswith(".csv") else _write_lines)(file, self.lines())
             file.flush()
             os.fsync(file.fileno())
-        draft.rename(self._output / PREDICTIONS)
-        write_json(self._output / REPORT, {**report, "request": self._key}, indent=1, is_durable=True)
+        draft.rename(self._output / file_name)
+        body = {**report, "file": file_name, "request": self._key}
+        write_json(self._output / REPORT, body, indent=1, is_durable=True)
         self.drop_segments()
 
     def drop_segments(self) -> None:
@@ -136,6 +139,21 @@ class Predictions:
                 f"{self._output} holds the predictions of another request: other rows, another model or other parameters. "
                 "Name a new folder."
             )
+
+
+def _write_lines(file: TextIO, lines: Iterable[Line]) -> None:
+    for line in lines:
+        shown = {name: value for name, value in line.items() if name != "index"}
+        file.write(json.dumps(shown, ensure_ascii=False) + "\n")
+
+
+def _write_table(file: TextIO, lines: Iterable[Line]) -> None:
+    table = csv.DictWriter(file, COLUMNS)
+    table.writeheader()
+    for line in lines:
+        calls = {"tool_calls": json.dumps(line["tool_calls"], ensure_ascii=False)} if "tool_calls" in line else {}
+        flat = {**line, **line.get("usage", {}), **calls, "error": line.get("error", {}).get("message")}
+        table.writerow({name: flat.get(name) for name in COLUMNS})
 
 
 def _key_of(record: Path) -> str:

@@ -9,9 +9,10 @@ from typing import Any
 
 from mafunzo.control.workspace.job_handle import JobHandle
 from mafunzo.control.workspace.services import Services
+from mafunzo.entities.parameters.score import BATCH_SCORE, REPORT_FILE
 from mafunzo.errors import InvalidParameter
 
-OUTPUT, FILE, REPORT = "predictions", "predictions.jsonl", "report.json"
+OUTPUT = "predictions"
 
 
 def write_predictions(services: Services, job: JobHandle, to: Path) -> Mapping[str, Any]:
@@ -21,15 +22,16 @@ def write_predictions(services: Services, job: JobHandle, to: Path) -> Mapping[s
     `InvalidParameter` for a place where no file can be.
     """
     require_place(to)
-    artifact = job.output_artifact(OUTPUT)
+    artifact = job.output_artifact(OUTPUT, step=BATCH_SCORE)
     services.artifacts.require_intact(artifact)
+    file = services.artifacts.open_file(artifact, REPORT_FILE)
+    report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     draft = to.with_name(f".{to.name}.{os.getpid()}")
     try:
-        shutil.copyfile(services.artifacts.open_file(artifact, FILE), draft)
+        shutil.copyfile(services.artifacts.open_file(artifact, report.pop("file")), draft)
         draft.replace(to)
     finally:
         draft.unlink(missing_ok=True)
-    report: Mapping[str, Any] = json.loads(services.artifacts.open_file(artifact, REPORT).read_text(encoding="utf-8"))
     return report
 
 

@@ -31,7 +31,7 @@ from mafunzo.entities.job import ArtifactInput
 from mafunzo.entities.job_request import JobRequest, RequestInput
 from mafunzo.entities.parameters.constraint import faults_between, lora_targets
 from mafunzo.entities.parameters.parameter import typed
-from mafunzo.entities.parameters.score import SCORED_ROWS
+from mafunzo.entities.parameters.score import SCORED_ROWS, scoring_faults
 from mafunzo.entities.reference import AssetReference, LocalPath, PathInput, Reference
 from mafunzo.errors import Faults
 
@@ -221,6 +221,8 @@ class _Inputs:
             self._faults.add(*faults_between(values))
         if "deepspeed" in self._pipeline.inputs:
             self._check_deepspeed(values)
+        if SCORED_ROWS.name in self._pipeline.inputs:
+            self._faults.add(*scoring_faults(values))
         if "evaluation_config_params" in self._pipeline.inputs:
             self._check_evaluation(values)
 

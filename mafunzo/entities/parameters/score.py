@@ -1,5 +1,10 @@
 """How the rows of a file are answered in a batch: what is asked, how replies are generated, and what fails the job."""
 
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from mafunzo.entities.component import Input
 from mafunzo.entities.parameters.parameter import Parameter
 
@@ -82,6 +87,14 @@ SCORING = (
         is_own=True,
     ),
     Parameter(
+        "output_file_name",
+        "string",
+        "What the file of answers is called: *.jsonl has a JSON line a row, *.csv the answers without what was asked.",
+        default="predictions.jsonl",
+        steps=(BATCH_SCORE,),
+        is_own=True,
+    ),
+    Parameter(
         "error_threshold",
         "integer",
         "Rows that may fail: one more ends the job. -1 takes any number, as long as one row is answered.",
@@ -93,3 +106,25 @@ SCORING = (
     ),
 )
 """The parameters of batch scoring, which a fine-tuning job doesn't have."""
+_FILE_NAME = re.compile(r"[\w][\w.-]*\.(jsonl|csv)")
+REPORT_FILE = "report.json"
+
+
+def scoring_faults(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with values of the parameters that their types and ranges don't say."""
+    name = str(values["output_file_name"])
+    if not _FILE_NAME.fullmatch(name):
+        yield f"output_file_name is '{name}', expected a name without folders that ends in .jsonl or .csv."
+    if stop_texts(values.get("stop")) is None:
+        yield f"stop is '{values['stop']}', expected a text, or a JSON list of texts."
+
+
+def stop_texts(stop: str | None) -> tuple[str, ...] | None:
+    """Return the texts that end an answer; None for a JSON list that isn't one of texts."""
+    if not stop or not stop.startswith("["):
+        return (stop,) if stop else ()
+    try:
+        texts = json.loads(stop)
+    except ValueError:
+        return (stop,)  # a text that begins so
+    return tuple(texts) if all(isinstance(text, str) and text for text in texts) else None

@@ -1,5 +1,6 @@
 """Every row of a file answered as the engine answers it alone, and what becomes of rows that can't be."""
 
+import csv
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from mafunzo.compute.components.tiny_model import make
 from mafunzo.compute.inference.engine import Engine
 from mafunzo.compute.inference.loading import load_model
 from mafunzo.compute.inference.sampler import Sampling
+from mafunzo.entities.parameters.score import stop_texts
 from mafunzo.errors import InvalidData, InvalidParameter
 
 INTERFACE = load_interface(Path(batch_score.__file__).with_suffix(".yml"))
@@ -88,12 +90,23 @@ def test_no_answer_at_all_is_a_failure(model: Path, tmp_path: Path) -> None:
     [(None, ()), ("", ()), ("#", ("#",)), ('["a", "b"]', ("a", "b")), ("[INST]", ("[INST]",)), ("[1]", None)],
 )
 def test_stop_is_a_text_or_several(text: str | None, stops: tuple[str, ...] | None) -> None:
-    values = batch_score.BatchScoreArguments(1, 0.0, 1.0, 0, text, 1, 5.0, -1)
-    if stops is None:
-        with pytest.raises(InvalidParameter, match="expected a text, or a JSON list of texts"):
-            _ = values.stops
-        return
-    assert values.stops == stops
+    assert stop_texts(text) == stops
+
+
+def test_what_types_do_not_say_is_refused(model: Path, rows: Path) -> None:
+    with pytest.raises(InvalidParameter) as refusal:
+        score(model, rows, "--stop", "[1]", "--output_file_name", "../a.txt")
+    assert [fault.split()[0] for fault in refusal.value.faults] == ["output_file_name", "stop"]
+
+
+def test_answers_come_as_a_table_too(model: Path, tmp_path: Path) -> None:
+    rows = write(tmp_path, {"prompt": "1"}, {"text": "2"})
+    argv = ["--model", str(model), "--data", str(rows), "--predictions", str(tmp_path / "out"), *SHORT]
+    batch_score.work(parse(INTERFACE, [*argv, "--output_file_name", "answers.csv"]))
+    with (tmp_path / "out" / "answers.csv").open(newline="") as file:
+        good, bad = csv.DictReader(file)
+    assert (good["row"], good["finish_reason"] in ("stop", "length"), good["error"]) == ("1", True, "")
+    assert (bad["answer"], "asks nothing" in bad["error"]) == ("", True)
 
 
 def test_a_stop_text_ends_an_answer(model: Path, rows: Path) -> None:

@@ -33,7 +33,7 @@ def test_lines_come_in_the_order_of_the_data_and_without_what_was_for_going_on(t
     predictions = Predictions(tmp_path / "out", (), "k", 5.0)
     for index in (2, 0, 3, 1):
         predictions.add(line(index))
-    predictions.put_together({"rows": 4})
+    predictions.put_together("predictions.jsonl", {"rows": 4})
     assert [row["row"] for row in written(tmp_path / "out")] == [1, 2, 3, 4]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["predictions.jsonl", "report.json"]
     assert "index" not in written(tmp_path / "out")[0]
@@ -51,7 +51,7 @@ def test_what_is_in_a_segment_survives_a_kill_and_is_not_done_again(tmp_path: Pa
     assert second.done == {0, 1}
     second.add(line(3))
     second.add(line(2))
-    second.put_together({})
+    second.put_together("predictions.jsonl", {})
     assert [row["answer"] for row in written(tmp_path / "out")] == ["ä0", "ä1", "ä2", "ä3"]
     assert not (tmp_path / "out" / ".segment").exists()
 
@@ -67,7 +67,7 @@ def test_earlier_attempts_count_and_what_was_carried_over_counts_once(tmp_path: 
     second.save()
     assert (tmp_path / "2" / "checkpoint-2").is_dir()
     third = Predictions(tmp_path / "3", (tmp_path / "2", tmp_path / "1", tmp_path / "0"), "k", 5.0)
-    third.put_together({})
+    third.put_together("predictions.jsonl", {})
     assert [row["row"] for row in written(tmp_path / "3")] == [1, 2]
 
 
@@ -86,7 +86,7 @@ def test_a_kill_while_segments_are_dropped_leaves_whole_predictions(tmp_path: Pa
     predictions.save()
     segment = shutil.copytree(tmp_path / "out" / "checkpoint-1", tmp_path / "kept")
     predictions.add(line(1))
-    predictions.put_together({"rows": 2})
+    predictions.put_together("predictions.jsonl", {"rows": 2})
     shutil.copytree(segment, tmp_path / "out" / "checkpoint-1")
     again = Predictions(tmp_path / "out", (), "k", 5.0)
     assert again.is_whole

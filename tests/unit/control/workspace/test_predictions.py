@@ -62,7 +62,9 @@ def finished(workspace: Workspace, output: str, status: JobStatus = JobStatus.CO
     folder = workspace.home.root / "made"
     folder.mkdir()
     (folder / "predictions.jsonl").write_text(ANSWER)
-    (folder / "report.json").write_text(json.dumps({"rows": 1, "answered": 1, "failed": 0}))
+    (folder / "report.json").write_text(
+        json.dumps({"rows": 1, "answered": 1, "failed": 0, "file": "predictions.jsonl"})
+    )
     outputs = {output: workspace.artifacts.put(folder)} if status is JobStatus.COMPLETED else {}
     spec = StepSpec("batch_score", "batch_score:1", "sha256:0", "true", outputs={output: "uri_folder"}, is_trusted=True)
     job = Job("score", "s", "s", "batch_score_pipeline:1", outputs={output: StepOutputInput("batch_score", output)})
