@@ -15,8 +15,6 @@ from azure.ai.ml.data_transfer import Database
 from azure.ai.ml.entities import (
     AzureBlobDatastore,
     AzureMLOnlineInferencingServer,
-    BatchDeployment,
-    BatchEndpoint,
     CapabilityHost,
     CommandComponent,
     CronTrigger,
@@ -134,21 +132,6 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "models.package": lambda c: c.models.package(
         "m", "1", ModelPackage(target_environment="t", inferencing_server=AzureMLOnlineInferencingServer())
     ),
-    "batch_endpoints.begin_create_or_update": lambda c: c.batch_endpoints.begin_create_or_update(
-        BatchEndpoint(name="batch")
-    ),
-    "batch_endpoints.begin_delete": lambda c: c.batch_endpoints.begin_delete("batch"),
-    "batch_endpoints.get": lambda c: c.batch_endpoints.get("batch"),
-    "batch_endpoints.invoke": lambda c: c.batch_endpoints.invoke("batch"),
-    "batch_endpoints.list": lambda c: c.batch_endpoints.list(),
-    "batch_endpoints.list_jobs": lambda c: c.batch_endpoints.list_jobs("batch"),
-    "batch_deployments.begin_create_or_update": lambda c: c.batch_deployments.begin_create_or_update(
-        BatchDeployment(name="d", endpoint_name="batch", model="azureml:m:1")
-    ),
-    "batch_deployments.begin_delete": lambda c: c.batch_deployments.begin_delete("d", "batch"),
-    "batch_deployments.get": lambda c: c.batch_deployments.get("d", "batch"),
-    "batch_deployments.list": lambda c: c.batch_deployments.list("batch"),
-    "batch_deployments.list_jobs": lambda c: c.batch_deployments.list_jobs("batch", name="d"),
     "deployment_templates.archive": lambda c: c.deployment_templates.archive("t", version="1"),
     "deployment_templates.create_or_update": lambda c: c.deployment_templates.create_or_update(TEMPLATE),
     "deployment_templates.delete": lambda c: c.deployment_templates.delete("t", version="1"),

@@ -208,6 +208,14 @@ _SERVINGS = """
 CREATE TABLE serving (reference TEXT NOT NULL PRIMARY KEY, body JSON NOT NULL)
 """
 
+_BATCH_ENDPOINTS = """
+CREATE TABLE batch_endpoint (id {ID}, name TEXT NOT NULL UNIQUE, created_at {MOMENT} NOT NULL, body JSON NOT NULL);
+CREATE TABLE batch_deployment (
+    id {ID}, endpoint TEXT NOT NULL, name TEXT NOT NULL, created_at {MOMENT} NOT NULL, body JSON NOT NULL,
+    UNIQUE (endpoint, name), FOREIGN KEY (endpoint) REFERENCES batch_endpoint (name) ON DELETE CASCADE
+)
+"""
+
 
 def _neutral_specifications(connection: Connection) -> None:
     from mafunzo.control.store import migration_5
@@ -224,4 +232,5 @@ MIGRATIONS = (
     Migration(6, "one registry", _running(_ONE_REGISTRY)),
     Migration(7, "indexes of long lists", _running(_INDEXES_OF_LONG_LISTS)),
     Migration(8, "what has given answers", _running(_SERVINGS)),
+    Migration(9, "batch endpoints", _running(_BATCH_ENDPOINTS)),
 )

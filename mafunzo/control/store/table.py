@@ -125,6 +125,26 @@ deployment = sa.Table(
     sa.UniqueConstraint("endpoint", "name"),
 )
 
+batch_endpoint = sa.Table(
+    "batch_endpoint",
+    metadata,
+    sa.Column("id", BigId, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
+)
+
+batch_deployment = sa.Table(
+    "batch_deployment",
+    metadata,
+    sa.Column("id", BigId, primary_key=True),
+    sa.Column("endpoint", sa.Text, sa.ForeignKey("batch_endpoint.name", ondelete="CASCADE"), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
+    sa.UniqueConstraint("endpoint", "name"),
+)
+
 compute = sa.Table(
     "compute",
     metadata,

@@ -27,6 +27,7 @@ from mafunzo.entities.server_address import LOOPBACK, ServerAddress
 from mafunzo.errors import Conflict, InvalidParameter
 
 if TYPE_CHECKING:
+    from mafunzo.control.workspace.batch_endpoints import BatchEndpoints
     from mafunzo.control.workspace.components import Codes, Components
     from mafunzo.control.workspace.computes import Computes
     from mafunzo.control.workspace.datasets import DataSets
@@ -145,6 +146,12 @@ class Workspace:
         from mafunzo.control.workspace.endpoints import Endpoints
 
         return Endpoints(self.services)
+
+    @cached_property
+    def batch_endpoints(self) -> BatchEndpoints:
+        from mafunzo.control.workspace.batch_endpoints import BatchEndpoints
+
+        return BatchEndpoints(self.services)
 
     @cached_property
     def deployments(self) -> Deployments:

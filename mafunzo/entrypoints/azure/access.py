@@ -79,6 +79,17 @@ NEEDS: Mapping[str, Role | Need] = {
     "put_deployment": Role.CONTRIBUTOR,
     "delete_deployment": Need.MAKER,
     "get_deployment_logs": Role.READER,
+    "list_batch_endpoints": Role.READER,
+    "get_batch_endpoint": Role.READER,
+    "put_batch_endpoint": Role.CONTRIBUTOR,
+    "delete_batch_endpoint": Need.MAKER,
+    "list_batch_deployments": Role.READER,
+    "get_batch_deployment": Role.READER,
+    "put_batch_deployment": Role.CONTRIBUTOR,
+    "delete_batch_deployment": Need.MAKER,
+    "invoke_batch_endpoint": Role.CONTRIBUTOR,
+    "list_batch_jobs": Role.READER,
+    "list_batch_deployment_jobs": Role.READER,
     "get_operation": Role.READER,
     "mlflow": Role.READER,
     "unknown": Role.READER,
@@ -91,6 +102,10 @@ MAKERS: Mapping[str, Callable[[Workspace, Ids], str]] = {
     "cancel_job": lambda workspace, ids: workspace.jobs.get(ids["name"]).job.created_by,
     "delete_job": lambda workspace, ids: workspace.jobs.get(ids["name"]).job.created_by,
     "delete_endpoint": lambda workspace, ids: workspace.endpoints.get(ids["name"]).endpoint.created_by,
+    "delete_batch_endpoint": lambda workspace, ids: workspace.batch_endpoints.get(ids["name"]).created_by,
+    "delete_batch_deployment": lambda workspace, ids: (
+        workspace.batch_endpoints.deployment(ids["endpoint"], ids["name"]).created_by
+    ),
     "delete_deployment": lambda workspace, ids: workspace.deployments.get(ids["endpoint"], ids["name"]).created_by,
 }
 """The creator of a route's resource, for each route that needs its maker."""

@@ -14,6 +14,7 @@ from mafunzo.entrypoints.azure.blob import routes as blob
 from mafunzo.entrypoints.azure.context import AzureContext, require_token, require_workspace
 from mafunzo.entrypoints.azure.routes import (
     asset,
+    batch,
     cloud,
     compute,
     datastore,
@@ -41,6 +42,7 @@ OF_CALLERS = (
     workspace.router,
     compute.router,
     endpoint.router,
+    batch.router,
     operation.router,
     datastore.router,
     refused.router,

@@ -63,7 +63,8 @@ class AzureContext:
     @property
     def audiences(self) -> frozenset[str]:
         """The accepted audiences of a token: this server, or Azure ML of its cloud."""
-        return AZURES | {self.place.base, f"https://ml.azure.{SUFFIX}", f"https://storage.azure.{SUFFIX}"}
+        own = {self.place.base, self.place.ml_audience}
+        return AZURES | own | {f"https://ml.azure.{SUFFIX}", f"https://storage.azure.{SUFFIX}"}
 
     @property
     def mlflow_uri(self) -> str:

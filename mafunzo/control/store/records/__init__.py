@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from mafunzo.control.store import table
 from mafunzo.control.store.database import Database
-from mafunzo.control.store.records import asset, blob, compute, endpoint, job, serving, user
+from mafunzo.control.store.records import asset, batch, blob, compute, endpoint, job, serving, user
 from mafunzo.entities.asset import AssetKey, AssetType
 
 ARTIFACT_HASH = re.compile(r"sha256:[0-9a-f]{64}")
@@ -26,6 +26,8 @@ class Records:
         self.steps: Final = job.StepRecords(database)
         self.endpoints: Final = endpoint.EndpointRecords(database)
         self.deployments: Final = endpoint.DeploymentRecords(database)
+        self.batch_endpoints: Final = batch.BatchEndpointRecords(database)
+        self.batch_deployments: Final = batch.BatchDeploymentRecords(database)
         self.computes: Final = compute.ComputeRecords(database)
         self.containers: Final = blob.ContainerRecords(database)
         self.blobs: Final = blob.BlobRecords(database)

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection
 
 from mafunzo.control.store.codec import decode, encode
 from mafunzo.control.store.database import Database
+from mafunzo.entities.batch import BatchDeployment, BatchEndpoint
 from mafunzo.entities.blob import Blob, Container
 from mafunzo.entities.compute import Compute
 from mafunzo.entities.endpoint import Deployment, Endpoint
@@ -24,8 +25,10 @@ from mafunzo.entities.user import User
 from mafunzo.errors import Conflict, NotFound, did_you_mean
 
 Row = sa.Row[Any]
-Entity = TypeVar("Entity", Job, Step, Endpoint, Deployment, Compute, Container, Blob, User, Serving)
-Named = TypeVar("Named", Job, Endpoint, Compute, User)
+Entity = TypeVar(
+    "Entity", Job, Step, Endpoint, Deployment, BatchEndpoint, BatchDeployment, Compute, Container, Blob, User, Serving
+)
+Named = TypeVar("Named", Job, Endpoint, BatchEndpoint, Compute, User)
 
 
 class NounRecords:
@@ -146,5 +149,5 @@ def named_row(connection: Connection, of: sa.Table, name: str) -> Row:
     row = first_row(connection, of, of.c.name == name)
     if row is None:
         names = connection.execute(sa.select(of.c.name)).scalars()
-        raise NotFound(f"No {of.name} '{name}'." + did_you_mean(name, names, 3))
+        raise NotFound(f"No {of.name.replace('_', ' ')} '{name}'." + did_you_mean(name, names, 3))
     return row

@@ -39,7 +39,7 @@ _SCHEMAS: Mapping[str, tuple[FileKind, str]] = {
 """By the last part of `$schema`, in small letters: the kind, and the `type` that it stands for."""
 
 _REFUSED: Mapping[str, str] = {
-    "batch": "Batch endpoints aren't run here. Ask an online endpoint, or run a command over the rows.",
+    "batch": "Batch endpoints aren't made from files here. Make them with the SDK, or answer a file: mafunzo batch score.",
     "schedule": "Schedules aren't kept here. Have cron call `mafunzo create -f` with the job's file.",
     "kubernetes": "Kubernetes isn't used here. Use a managed endpoint, or an amlcompute: both run on this machine.",
     "computeinstance": "A compute instance is a machine to work at, which is this one. Make an amlcompute.",

@@ -9,7 +9,6 @@ from mafunzo.entrypoints.azure.wire.envelope import DATASTORE, REGISTRY, WORKSPA
 from mafunzo.errors import NotSupported
 
 _REFUSED: Mapping[str, str] = {
-    "batchendpoints": "Batch endpoints aren't run here. Score a file in a command job, or deploy to an online endpoint.",
     "serverlessendpoints": "Serverless endpoints aren't run here. Deploy the model to an online endpoint.",
     "marketplacesubscriptions": "Marketplace subscriptions aren't needed here. Take a model of `mafunzo model list`.",
     "listkeys": "The workspace has no keys of its own. Those of its files: datastores.get(..., include_secrets=True).",

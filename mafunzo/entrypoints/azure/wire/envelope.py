@@ -84,6 +84,11 @@ class Place:
         name = str(urlsplit(self.base).hostname)
         return f"[{name}]" if ":" in name else name
 
+    @property
+    def ml_audience(self) -> str:
+        """The audience of tokens for batch jobs: the SDK makes it of what stands behind the second dot of the address."""
+        return f"https://ml.azure.{'.'.join(self.base.split('.')[2:])}"
+
 
 def workspace_id() -> str:
     """Return the workspace's ARM id."""

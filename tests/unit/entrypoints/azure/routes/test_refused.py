@@ -12,7 +12,7 @@ WS = workspace_id().lstrip("/")
     ("method", "path", "told"),
     [
         pytest.param("GET", f"{WS}/schedules", "Schedules aren't run here", id="a noun"),
-        pytest.param("PUT", f"{WS}/batchEndpoints/one/deployments/two", "Batch endpoints", id="below a noun"),
+        pytest.param("PUT", f"{WS}/featuresets/one/versions/two", "Feature stores", id="below a noun"),
         pytest.param("POST", f"{WS}/serverlessEndpoints/one/listKeys", "Serverless endpoints", id="the noun, not its verb"),
         pytest.param("POST", f"{WS}/listKeys", "no keys of its own", id="a verb of the workspace"),
         pytest.param("POST", f"{WS}/models/one/versions/1/package", "Deploy the model as it is", id="a verb of a version"),

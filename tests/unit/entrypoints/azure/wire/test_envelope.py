@@ -2,7 +2,7 @@
 
 import pytest
 
-from mafunzo.entrypoints.azure.wire.envelope import error_body, plain_path
+from mafunzo.entrypoints.azure.wire.envelope import Place, error_body, plain_path
 from mafunzo.errors import VersionTaken
 
 OF_GROUP = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices"
@@ -43,3 +43,15 @@ def test_a_path_is_spelled_in_one_way(path: str, plain: str) -> None:
 def test_a_version_with_other_content_is_a_conflict(has_files: bool, message: str) -> None:
     error = error_body(VersionTaken("Model a:1 exists already.", has_files=has_files))["error"]
     assert (error["code"], error["message"]) == ("ResourceConflict", message)
+
+
+@pytest.mark.parametrize(
+    ("base", "audience"),
+    [
+        ("https://127.0.0.1:8443", "https://ml.azure.0.1:8443"),
+        ("https://gpu-box:8443", "https://ml.azure."),
+        ("https://gpu.example.org:8443", "https://ml.azure.org:8443"),
+    ],
+)
+def test_the_audience_of_batch_jobs_is_what_the_sdk_makes_of_the_address(base: str, audience: str) -> None:
+    assert Place(base).ml_audience == audience
