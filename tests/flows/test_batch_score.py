@@ -11,7 +11,7 @@ import pytest
 from mafunzo import Workspace
 from tests.support.waiting import LIMIT_S, until
 
-ROWS = 300
+ROWS = 120
 
 
 @pytest.mark.slow
@@ -20,7 +20,7 @@ def test_a_killed_job_goes_on_from_what_it_has_saved_and_answers_each_row_once(
 ) -> None:
     lines = [json.dumps({"prompt": f"Question {number}"}) for number in range(1, ROWS)]
     (rows := tmp_path / "rows.jsonl").write_text("\n".join([*lines, "{"]))
-    job = workspace.batch_score("tiny-llama", rows, max_new_tokens=48, max_batch=4, save_interval_s=0)
+    job = workspace.batch_score("tiny-llama", rows, max_new_tokens=32, max_batch=4, save_interval_s=0)
     attempt = workspace.home.jobs / job.name / "batch_score" / "1"
     until(lambda: list(attempt.glob("outputs/*/checkpoint-*/manifest.json")) or job.status.is_terminal)
     assert not job.status.is_terminal, job.logs("batch_score")

@@ -138,5 +138,7 @@ def test_what_is_not_there_is_answered_by_what_is(bench: Bench) -> None:
     path = f"{registry_arm_id()}/components/text_generation_pipeline/versions"
     status, message = bench.owner.refusal("GET", f"{path}/1")
     assert (
-        status == 404 and "Use chat_completion_pipeline" in message and "There are: chat_completion_pipeline" in message
+        status == 404
+        and "Use chat_completion_pipeline" in message
+        and "There are: batch_score, batch_score_pipeline, chat_completion_pipeline" in message
     )
