@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from mafunzo.entities.engine import Engine
 from mafunzo.entities.rate_limit import RateLimit
 from mafunzo.entities.reference import AssetReference
 from mafunzo.entities.scale import ONE_INSTANCE, Scale
@@ -45,8 +46,8 @@ class Supervision:
 
     started_at, healthy_at: of the newest worker, 0 for not yet; was_healthy: whether any worker of it ever was.
     crashes: unasked ends in a row. retry_at: no start before. reason: why it waits, for people. memory: what the newest
-    worker books, for people. is_woken: whether it starts because requests came. leaves_at: when a worker that gets no more
-    requests ends, whatever it still answers.
+    worker books, engine: what computes it, and why, both for people. is_woken: whether it starts because requests came.
+    leaves_at: when a worker that gets no more requests ends, whatever it still answers.
     """
 
     started_at: float = 0.0
@@ -56,6 +57,7 @@ class Supervision:
     retry_at: float = 0.0
     reason: str = ""
     memory: str = ""
+    engine: str = ""
     is_woken: bool = False
     leaves_at: float = 0.0
 
@@ -114,8 +116,8 @@ class Deployment:
     limit of one request. scale: how many workers it has. ttl_s: of its lease, which ends at `expires_at`, and the deployment
     with it, unless it is renewed; None for one that stays. verification: what the proof that serving equals training compared,
     and with what result. rollout: the update that goes on, or was taken back. logs_requests: whether prompts and answers are
-    kept, as somebody asked for it. echoes: what a way in keeps of a request's original body, under its own name, to answer with
-    it; nothing else reads it.
+    kept, as somebody asked for it. engine: what the user wants to compute it. echoes: what a way in keeps of a request's
+    original body, under its own name, to answer with it; nothing else reads it.
     """
 
     endpoint: str
@@ -141,6 +143,7 @@ class Deployment:
     number: int = 0
     replicas: tuple[Replica, ...] = ()
     logs_requests: bool = False
+    engine: Engine = Engine.AUTO
 
     def leased(self, ttl_s: float | None, now: datetime) -> "Deployment":
         """Return the deployment with a lease from now on, or without one."""
@@ -231,8 +234,8 @@ class DeploymentRequest:
 
     initial_delay_s: how long its worker may take to become healthy. request_timeout_s: the limit of one request.
     instance_type: a machine size, which has to exist, or empty. scale: how many workers; None for one, or as many as there are.
-    ttl_s: of a lease, None for one without, or as it is. logs_requests: None as it is, or not at all. echoes: as a
-    deployment's.
+    ttl_s: of a lease, None for one without, or as it is. logs_requests: None as it is, or not at all. engine: what computes it;
+    None: as it is, or auto. echoes: as a deployment's.
     """
 
     model: AssetReference
@@ -243,6 +246,7 @@ class DeploymentRequest:
     scale: Scale | None = None
     ttl_s: float | None = None
     logs_requests: bool | None = None
+    engine: Engine | None = None
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ DEFAULTS: dict[str, Any] = {
     "fails_probes": False,
     "chunk_s": 0.0,
     "reply": "hello from the fake",
+    "engine": "",
 }
 
 
@@ -166,12 +167,14 @@ class Handler(BaseHTTPRequestHandler):
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name in ("model", "base", "name", "port", "port-file", "token-file", "cache-mb"):
+    for name in ("model", "base", "name", "port", "port-file", "token-file", "cache-mb", "engine", "engine-file"):
         parser.add_argument(f"--{name}")
     given = parser.parse_args()
     file = Path(given.model) / "fake.json"
     Handler.settings = DEFAULTS | (json.loads(file.read_text()) if file.exists() else {})
     Handler.name, Handler.folder = given.name, Path(given.port_file).parent
+    if given.engine_file and Handler.settings["engine"]:
+        Path(given.engine_file).write_text(Handler.settings["engine"])
     Handler.ready_at = time.monotonic() + Handler.settings["load_s"]
     Handler.bearer = f"Bearer {Path(given.token_file).read_text()}" if given.token_file else None
     if Handler.settings["exit_code"] is not None:

@@ -25,7 +25,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
-BLOCK_TOKENS = 16
+BLOCK_TOKENS = 32
+"""As OpenVINO's attention has them (`executor_openvino.py`)."""
 GROWTH_BLOCKS = 16
 FREE, TAKEN = 1, 0
 

@@ -56,9 +56,11 @@ class TorchExecutor:
         self.device: torch.device = parameter.device
         self.dtype: torch.dtype = parameter.dtype
         self.vocab_size: int = network.get_input_embeddings().num_embeddings
-        self.max_model_len = min(_context_length(self.config), max_model_len or 1 << 30)
+        self._bytes_per_token = cache_bytes_per_token(self.config, self.dtype.itemsize)
+        longest = min(context_length(self.config), max_model_len or 1 << 30)
+        self.max_model_len, most_tokens = cache_limit(cache_bytes, self._bytes_per_token, longest)
         self.parameters: int = sum(p.numel() for p in network.parameters())
-        self.cache = PagedCache(self.config.num_hidden_layers, self.device, self._limit(cache_bytes))
+        self.cache = PagedCache(self.config.num_hidden_layers, self.device, most_tokens)
         if pack_weights and self.device.type == "cpu":
             pack_linears(network)
         self._adapters = Adapters(network, self.device, self.dtype)
@@ -91,20 +93,7 @@ class TorchExecutor:
     def cache_budget_tokens(self, share: float = MEMORY_SHARE) -> int:
         """Return how many tokens fit into `share` of the memory that is free now, and into the cache's limit; at least one
         full sequence."""
-        tokens = int(share * free_bytes(self.device)) // self._bytes_per_token()
-        return max(min(tokens, self.cache.most_tokens or tokens), self.max_model_len + 1)
-
-    def _limit(self, cache_bytes: int | None) -> int | None:
-        """Return how many tokens the cache may hold; no sequence may be longer."""
-        if cache_bytes is None:
-            return None
-        tokens = cache_bytes // self._bytes_per_token()
-        if tokens <= self.max_model_len:
-            logger.warning(
-                "Serving %d of %d tokens of context: the cache holds no more", tokens - 1, self.max_model_len
-            )
-            self.max_model_len = tokens - 1
-        return tokens
+        return cache_budget(self.device, self._bytes_per_token, self.cache.most_tokens, self.max_model_len, share)
 
     def _run(self, token_ids: list[int], positions: Tensor, index: list[int]) -> Tensor:
         """Run the tokens of all rows in one line; return the logits at `index`, [len(index), V]."""
@@ -117,12 +106,6 @@ class TorchExecutor:
         )
         logits: Tensor = output.logits
         return logits[0]
-
-    def _bytes_per_token(self) -> int:
-        config = self.config
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return int(2 * config.num_hidden_layers * heads * width * self.dtype.itemsize)
 
     def _warm_up(self) -> None:
         """Warm up with two rows for two steps, so that an unsupported architecture is refused now, not in a request."""
@@ -148,7 +131,32 @@ def _wanted_columns(row: Row, columns: slice) -> range:
             return range(columns.stop, columns.stop)
 
 
-def _context_length(config: Any) -> int:
+def cache_bytes_per_token(config: Any, item_bytes: int) -> int:
+    """Return what a token's keys and values take in all layers."""
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * width * item_bytes)
+
+
+def cache_limit(cache_bytes: int | None, bytes_per_token: int, longest: int) -> tuple[int, int | None]:
+    """Return how long a sequence may be, at most `longest`, and how many tokens the cache may hold (None: no limit)."""
+    if cache_bytes is None:
+        return longest, None
+    tokens = cache_bytes // bytes_per_token
+    if tokens <= longest:
+        logger.warning("Serving %d of %d tokens of context: the cache holds no more", tokens - 1, longest)
+    return min(longest, tokens - 1), tokens
+
+
+def cache_budget(
+    device: torch.device, bytes_per_token: int, most_tokens: int | None, longest: int, share: float = MEMORY_SHARE
+) -> int:
+    """Return how many tokens fit into `share` of the memory that is free now, and into `most_tokens`; one sequence at least."""
+    tokens = int(share * free_bytes(device)) // bytes_per_token
+    return max(min(tokens, most_tokens or tokens), longest + 1)
+
+
+def context_length(config: Any) -> int:
     """Return the longest sequence that batches exactly: beyond, a long one would change the short ones beside it."""
     longest = int(getattr(config, "max_position_embeddings", 0) or getattr(config, "n_positions", 0))
     if not longest:

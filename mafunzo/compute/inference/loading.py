@@ -6,19 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
+from transformers import AutoConfig, GenerationConfig
 
 from mafunzo.compute.chat.tokenizer import load_tokenizer
 from mafunzo.compute.device import precision
+from mafunzo.compute.inference.conversion import Converted, converted_dtype, load_converted
 from mafunzo.compute.inference.engine import Engine
+from mafunzo.compute.inference.executor import Executor
 from mafunzo.compute.inference.executor_torch import TorchExecutor, serving_dtype
 from mafunzo.compute.inference.grammar import GrammarCompiler
 from mafunzo.compute.inference.stop import stop_token_ids
 from mafunzo.compute.model.folder import read_facts
 from mafunzo.compute.model.loading import load_network
-from mafunzo.errors import InvalidFile, InvalidParameter
+from mafunzo.entities import engine as engines
+from mafunzo.entities.engine import EngineChoice
+from mafunzo.errors import InvalidFile, InvalidParameter, NotSupported
 
 logger = logging.getLogger(__name__)
+
+TORCH = EngineChoice(engines.Engine.TORCH)
 
 
 @dataclass(frozen=True)
@@ -32,13 +38,14 @@ class ModelFolders:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """What a worker serves: an engine, its tokenizer, grammars for it, and facts of the network."""
+    """What a worker serves: an engine, its tokenizer, grammars for it, and facts of the network. choice: what computes it."""
 
     engine: Engine
     tokenizer: Any
     grammars: GrammarCompiler
     dtype: str
     parameters: int
+    choice: EngineChoice = TORCH
 
 
 def find_model(folder: Path, base: Path | None = None) -> ModelFolders:
@@ -66,23 +73,53 @@ def load_model(
     max_batch: int = 16,
     device: torch.device | str | None = None,
     cache_mb: int | None = None,
+    openvino_cache: Path | None = None,
 ) -> LoadedModel:
     """Load a model on `device` (default: CUDA, else CPU), in the dtype of its weights where the device computes it.
 
-    cache_mb: what the KV cache may take; None: a share of what is free.
+    cache_mb: what the KV cache may take; None: a share of what is free. openvino_cache: the user's cache folder, to have
+    OpenVINO's runtime compute it where that can, converted there; None: torch does.
     """
     folders = find_model(folder, base)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     tokenizer = load_tokenizer(folders.tokenizer)
+    cache_bytes = None if cache_mb is None else cache_mb * 2**20
+    choice, executor, dtype, parameters = _load_executor(folders, device, cache_bytes, openvino_cache)
+    stops = stop_token_ids(tokenizer, _generation_config(folders))
+    tokens = tokenizer.convert_ids_to_tokens(list(stops))
+    logger.info("Loaded %s: %s, %s, stops at %s", folder, choice, dtype, tokens)
+    engine = Engine(executor, tokenizer, stops, max_batch)
+    grammars = GrammarCompiler(tokenizer, executor.vocab_size, stops)
+    return LoadedModel(engine, tokenizer, grammars, precision.name(dtype), parameters, choice)
+
+
+def _load_executor(
+    folders: ModelFolders, device: torch.device, cache_bytes: int | None, openvino_cache: Path | None
+) -> tuple[EngineChoice, Executor, torch.dtype, int]:
+    """Return what computes a model, its dtype, and how many parameters it has."""
+    choice = TORCH
+    if openvino_cache is not None:
+        try:
+            converted = _converted(folders, device, cache_bytes, openvino_cache)
+        except NotSupported as error:
+            logger.warning("Serving with torch, not openvino: %s", error)
+            choice = EngineChoice(engines.Engine.TORCH, str(error))
+        else:
+            openvino = EngineChoice(engines.Engine.OPENVINO)
+            return openvino, converted.executor, converted.executor.dtype, converted.parameters
     network = load_network(
         folders.network, folders.adapter, device=device, dtype=serving_dtype(folders.network, device)
     )
-    executor = TorchExecutor(network, pack_weights=True, cache_bytes=None if cache_mb is None else cache_mb * 2**20)
-    stops = stop_token_ids(tokenizer, _generation_config(folders, network.generation_config))
-    logger.info("Loaded %s: %s, stops at %s", folder, executor.dtype, tokenizer.convert_ids_to_tokens(list(stops)))
-    engine = Engine(executor, tokenizer, stops, max_batch)
-    grammars = GrammarCompiler(tokenizer, executor.vocab_size, stops)
-    return LoadedModel(engine, tokenizer, grammars, precision.name(executor.dtype), executor.parameters)
+    executor = TorchExecutor(network, pack_weights=True, cache_bytes=cache_bytes)
+    return choice, executor, executor.dtype, executor.parameters
+
+
+def _converted(folders: ModelFolders, device: torch.device, cache_bytes: int | None, cache: Path) -> Converted:
+    if folders.adapter is not None:
+        raise NotSupported("openvino serves no adapter on its base")
+    if device.type != "cpu":
+        raise NotSupported("openvino computes on the CPU, and there is a GPU")
+    return load_converted(folders.network, cache, converted_dtype(folders.network), cache_bytes)
 
 
 def _check_base(adapter: Path, base: Path) -> None:
@@ -96,8 +133,10 @@ def _check_base(adapter: Path, base: Path) -> None:
         )
 
 
-def _generation_config(folders: ModelFolders, of_network: Any) -> Any:
+def _generation_config(folders: ModelFolders) -> Any:
     """Return the `generation_config.json` beside the tokenizer (a tuned model may have one), else the network's."""
-    if not (folders.tokenizer / "generation_config.json").exists():
-        return of_network
-    return GenerationConfig.from_pretrained(folders.tokenizer, local_files_only=True)
+    for folder in (folders.tokenizer, folders.network):
+        if (folder / "generation_config.json").exists():
+            return GenerationConfig.from_pretrained(folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(str(folders.network), local_files_only=True)
+    return GenerationConfig.from_model_config(config)

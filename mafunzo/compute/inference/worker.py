@@ -24,12 +24,13 @@ import torch
 import transformers
 import uvicorn
 
-from mafunzo import cgroup
+from mafunzo import cgroup, settings
 from mafunzo.compute.device import waiting
 from mafunzo.compute.inference.http.app import make_app
 from mafunzo.compute.inference.http.gate import Gate
 from mafunzo.compute.inference.http.service import Service
 from mafunzo.compute.inference.loading import load_model
+from mafunzo.entities.engine import Engine
 from mafunzo.errors import FailedError, MafunzoError, PortInUse
 from mafunzo.tracking.atomic_json import write_text
 
@@ -88,9 +89,16 @@ class _Worker:
     def _load(self) -> None:
         arguments = self._arguments
         try:
-            self._service.model = load_model(
-                arguments.model, arguments.base, arguments.max_batch, cache_mb=arguments.cache_mb
+            model = load_model(
+                arguments.model,
+                arguments.base,
+                arguments.max_batch,
+                cache_mb=arguments.cache_mb,
+                openvino_cache=settings.load().cache if arguments.engine == Engine.OPENVINO else None,
             )
+            if arguments.engine_file:
+                write_text(arguments.engine_file, f"{model.choice}\n")
+            self._service.model = model
             logger.info("Ready: %s", self._service.name)
         except MafunzoError as error:
             self._exit_code = self._tell(error)
@@ -118,6 +126,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--port-file", type=Path, help="file that the port is written to, once it listens")
     parser.add_argument("--token-file", type=Path, help="holds the bearer token that requests must have")
     parser.add_argument("--max-batch", type=int, default=16, help="sequences at once")
+    parser.add_argument(
+        "--engine",
+        choices=[Engine.TORCH, Engine.OPENVINO],
+        default=Engine.TORCH,
+        help="what computes; openvino falls back to torch where it can't, or where its self-check fails",
+    )
+    parser.add_argument("--engine-file", type=Path, help="file that it is written to what computes, and why")
     parser.add_argument("--cache-mb", type=int, help="what the KV cache may take; without it, a share of what is free")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: as many as this process may use cores")
     return parser.parse_args(argv)

@@ -16,6 +16,7 @@ from typing import Any
 
 from mafunzo.control.launcher.hardware import half_formats
 from mafunzo.control.store.artifact import Artifacts
+from mafunzo.entities.engine import CONVERSION_FACTOR
 from mafunzo.entities.job import Resources
 
 HALF = frozenset({"BF16", "F16"})
@@ -63,11 +64,23 @@ class WorkerMemory:
 
 
 def worker_memory(
-    artifacts: Artifacts, hashes: Iterable[str], computes: frozenset[str], free_mb: int, has_gpu: bool = False
+    artifacts: Artifacts,
+    hashes: Iterable[str],
+    computes: frozenset[str],
+    free_mb: int,
+    has_gpu: bool = False,
+    converts: bool = False,
 ) -> WorkerMemory:
-    """Return what a worker of these models books of `free_mb`, which is less where less is free, down to what it needs."""
+    """Return what a worker of these models books of `free_mb`, which is less where less is free, down to what it needs.
+
+    converts: whether it may convert its network for another engine, and compare the two.
+    """
     hashes = list(hashes)
-    weights = weights_mb(artifacts, hashes, computes)
+    weights = (
+        CONVERSION_FACTOR * weights_mb(artifacts, hashes, frozenset())
+        if converts
+        else weights_mb(artifacts, hashes, computes)
+    )
     config = next((config for artifact in hashes for config in _configs(artifacts, artifact) if config), {})
     per_token = 0 if has_gpu else cache_bytes_per_token(config, computes)
     context = _context_tokens(config)
@@ -137,6 +150,11 @@ def _number(body: Mapping[str, Any], *names: str) -> int:
 
 def _megabytes(count: int) -> int:
     return -(-count // 2**20)
+
+
+def model_type(artifacts: Artifacts, artifact: str) -> str:
+    """Return the architecture of a model as its configuration names it, or an empty text."""
+    return next((str(config["model_type"]) for config in _configs(artifacts, artifact) if config.get("model_type")), "")
 
 
 def half_bytes(artifacts: Artifacts, hashes: Iterable[str]) -> int:

@@ -61,6 +61,7 @@ from mafunzo.control.serving.decide import (
     expired,
     rescale,
 )
+from mafunzo.control.serving.engine import engine_of
 from mafunzo.control.serving.load import Loads
 from mafunzo.control.serving.memory import MAX_BATCH, WorkerMemory, booked, half_bytes, in_words, worker_memory
 from mafunzo.control.serving.observer import TICK_S, Observer
@@ -70,6 +71,7 @@ from mafunzo.control.serving.traffic import rebalanced
 from mafunzo.control.serving.worker_folder import (
     forget_old_attempts,
     next_attempt,
+    read_engine,
     worker_folder,
     worker_token,
 )
@@ -80,6 +82,7 @@ from mafunzo.control.store.home import Home
 from mafunzo.control.store.lease import Leases
 from mafunzo.control.store.records import Records
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint, Supervision
+from mafunzo.entities.engine import Engine, EngineChoice
 from mafunzo.entities.job import Resources
 from mafunzo.errors import FailedError, MafunzoError, NotFound, OutOfMemory, ServingMismatch, WorkerFailed
 from mafunzo.tracking.atomic_json import write_text
@@ -410,7 +413,8 @@ class Supervisor:
         logger.info("%s has ended", _name(worker))
 
     def _start(self, deployment: Deployment) -> bool:
-        memory = self._memory(deployment)
+        engine = self._engine(deployment)
+        memory = self._memory(deployment, engine)
         resources = booked(memory, self.capacity)
         if not self.leases.take(_owner(deployment), resources, self.capacity):
             if not resources.fits(self.capacity):
@@ -427,7 +431,7 @@ class Supervisor:
         attempt = next_attempt(self.home, deployment, others)
         started = self._update(
             deployment,
-            {"started_at": self.clock(), "healthy_at": 0.0, "reason": "", "memory": str(memory)},
+            {"started_at": self.clock(), "healthy_at": 0.0, "reason": "", "memory": str(memory), "engine": str(engine)},
             status=DeploymentStatus.STARTING,
             attempt=attempt,
             port=None,
@@ -457,6 +461,8 @@ class Supervisor:
             folder / "token", worker_token(self.home.secret(), started), mode=0o600
         )  # argv is everybody's to read
         argv += ["--token-file", str(folder / "token")]
+        if engine.engine is Engine.OPENVINO:
+            argv += ["--engine", engine.engine, "--engine-file", str(folder / "engine")]
         if memory.cache_mb is not None:
             argv += ["--cache-mb", str(memory.cache_mb)]
         devices = ",".join(str(device) for device in self.leases.devices(_owner(started)))
@@ -469,7 +475,11 @@ class Supervisor:
         current = self.records.deployments.get(worker.endpoint, worker.name)
         return [other.attempt for other in current.workers if other.number != worker.number]
 
-    def _memory(self, deployment: Deployment) -> WorkerMemory:
+    def _engine(self, deployment: Deployment) -> EngineChoice:
+        models = (deployment.artifact, deployment.base_artifact)
+        return engine_of(deployment.engine, self.artifacts, *models, self.capacity)
+
+    def _memory(self, deployment: Deployment, engine: EngineChoice) -> WorkerMemory:
         """Return the memory that a worker books: what it takes, within its share of what others leave: those of its deployment
         that aren't there yet get as much."""
         hashes = [artifact for artifact in (deployment.artifact, deployment.base_artifact) if artifact]
@@ -479,7 +489,8 @@ class Supervisor:
         siblings = sum(lease.owner.partition("#")[0] == _owner(replace(deployment, number=0)) for lease in others)
         free_mb //= max(1, deployment.scale.max_instances - siblings)
         formats = half_formats(has_gpu).held(half_bytes(self.artifacts, hashes), self.capacity.memory_mb * 2**20)
-        return worker_memory(self.artifacts, hashes, formats, free_mb, has_gpu)
+        converts = engine.engine is Engine.OPENVINO
+        return worker_memory(self.artifacts, hashes, formats, free_mb, has_gpu, converts)
 
     def _mark_healthy(self, action: MarkHealthy) -> None:
         self._observer.end_comparison(action.deployment)
@@ -488,6 +499,8 @@ class Supervisor:
         if action.record is not None:
             changes["verification"] = dict(action.record) | {"checked_at": datetime.now(UTC).isoformat()}
             remembered |= {"was_healthy": True, "healthy_at": self.clock()}
+            engine = read_engine(worker_folder(self.home, action.deployment))
+            remembered |= {"engine": engine} if engine else {}  # not what it was started for, where it fell back
         self._update(action.deployment, remembered, **changes)
         result = (changes.get("verification") or {}).get("result", "answers again")
         logger.info("%s is healthy on port %s: %s", _name(action.deployment), action.port, result)

@@ -1,7 +1,7 @@
 """A worker's folder, `<home>/workers/<endpoint>/<deployment>/<attempt>/`: where things lie in it, and how its end reads.
 
-`model/` and `base/` are checked out read-only, `port` is written by the worker, `token` is what it asks for; `log.txt` and
-`exit.json` are the launcher's.
+`model/` and `base/` are checked out read-only, `port` and `engine` are written by the worker, `token` is what it asks for;
+`log.txt` and `exit.json` are the launcher's.
 """
 
 import hashlib
@@ -55,6 +55,11 @@ def read_port(folder: Path) -> int | None:
     path = folder / "port"
     text = (read_regular(path) or "").strip()
     return int(text) if text.isdigit() else None
+
+
+def read_engine(folder: Path) -> str:
+    """Return what the worker says that it computes with, or an empty text before it does."""
+    return (read_regular(folder / "engine") or "").strip()
 
 
 def describe_end(record: ExitRecord | None, folder: Path) -> str:

@@ -23,6 +23,7 @@ from mafunzo.entities.endpoint import (
     Rollout,
     ServedModel,
 )
+from mafunzo.entities.engine import Engine, engine_named
 from mafunzo.entities.job import Resources
 from mafunzo.entities.reference import AssetReference
 from mafunzo.entities.scale import ONE_INSTANCE, Scale, require_scale
@@ -69,11 +70,12 @@ class Deployments:
         """Begin to serve a version of a model; return at once. It gets no traffic by itself.
 
         One that failed is made anew. Of any other that exists, time-outs, lease and the number of workers are changed, and
-        another version of its model begins a rolling update; raises `Conflict` for another model under its name, and for one
-        that is being deleted, `NotFound` for an unknown machine size, `ArtifactCorrupt` for a damaged model, `OutOfMemory` for
-        more workers than this machine can hold.
+        another version of its model begins a rolling update; raises `Conflict` for another model or engine under its name, and
+        for one that is being deleted, `NotSupported` for an engine that isn't there, `NotFound` for an unknown machine size,
+        `ArtifactCorrupt` for a damaged model, `OutOfMemory` for more workers than this machine can hold.
         """
         require_limits(request.initial_delay_s, request.request_timeout_s)
+        _require_engine(request.engine)
         if request.scale is not None:
             require_scale(request.scale)
         if request.instance_type:
@@ -101,6 +103,11 @@ class Deployments:
             return new
         if present.status is DeploymentStatus.DELETING:
             raise Conflict(f"Deployment {endpoint}/{name} is being deleted. Ask again when it is gone.")
+        if request.engine not in (None, present.engine):
+            raise Conflict(
+                f"Deployment {endpoint}/{name} has the engine {present.engine}. Deploy with the engine {request.engine} under "
+                "another name, give it the traffic, and delete this one."
+            )
         rollout = self._rollout(present, asset)
 
         def change(current: Deployment) -> Deployment:
@@ -223,6 +230,7 @@ class Deployments:
         scale: Scale = ONE_INSTANCE,
         ttl: str | float | None = None,
         logs_requests: bool = False,
+        engine: Engine | str = Engine.AUTO,
     ) -> EndpointHandle:
         """Serve `model`; return once its workers are healthy and proven. See `Workspace.deploy`.
 
@@ -237,6 +245,8 @@ class Deployments:
         require_limits(timeout_s, request_timeout_s)
         require_scale(scale)
         ttl_s = None if ttl is None else ttl_of(ttl)
+        engine = engine_named(engine)
+        _require_engine(engine)
         asset = model if isinstance(model, Asset) else self._models.get(model)
         if asset.artifact is not None:
             self.require_chat_model(asset)
@@ -264,6 +274,7 @@ class Deployments:
             scale=scale,
             ttl_s=ttl_s,
             logs_requests=logs_requests,
+            engine=engine,
         )
         self.create(endpoint, deployment, request)
         try:
@@ -314,7 +325,15 @@ class Deployments:
             echoes=request.echoes,
             scale=request.scale or ONE_INSTANCE,
             logs_requests=bool(request.logs_requests),
+            engine=request.engine or Engine.AUTO,
         ).leased(request.ttl_s, datetime.now(UTC))
+
+
+def _require_engine(engine: Engine | None) -> None:
+    if engine is Engine.OPENVINO:
+        from mafunzo.control.serving.engine import require_engine
+
+        require_engine(engine)
 
 
 def require_limits(initial_delay_s: float, request_timeout_s: float) -> None:

@@ -264,6 +264,7 @@ class Workspace:
         scale: Scale = ONE_INSTANCE,
         ttl: str | float | None = None,
         logs_requests: bool = False,
+        engine: str = "auto",
     ) -> EndpointHandle:
         """Serve a model behind `endpoint`, which is made if it isn't there; return once it is proven and live.
 
@@ -272,7 +273,7 @@ class Workspace:
         timeout_s: how long its worker may take to become healthy. request_timeout_s: how long a whole answer may take, and a
         stream may pause. scale: how many workers: `Scale(2, 2)`, or by load `Scale(0, 3)`. ttl: how long it is
         served (`4h`, or seconds), unless it is renewed. logs_requests: keep prompts and answers in the home, for
-        `lineage`; `prune` deletes the old ones.
+        `lineage`; `prune` deletes the old ones. engine: what computes it, `torch`, `openvino`, or `auto`.
         """
         return self.deployments.deploy(
             model,
@@ -284,6 +285,7 @@ class Workspace:
             scale=scale,
             ttl=ttl,
             logs_requests=logs_requests,
+            engine=engine,
         )
 
     def lineage(self, thing: str, text: str | None = None, rows: int = 5) -> Lineage:

@@ -38,6 +38,7 @@ def add_supervision_routes(app: FastAPI, service: Service) -> None:
             {
                 "name": service.name,
                 "stop_token_ids": sorted(model.engine.stop_token_ids),
+                "engine": model.choice.engine,
                 "dtype": model.dtype,
                 "max_model_len": model.engine.max_model_len,
                 "max_batch": model.engine.limits.max_batch,

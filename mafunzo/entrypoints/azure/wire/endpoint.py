@@ -14,6 +14,7 @@ from mafunzo.entities.endpoint import (
     Endpoint,
     EndpointRequest,
 )
+from mafunzo.entities.engine import engine_named
 from mafunzo.entities.reference import AssetReference, JobOutputReference
 from mafunzo.entities.scale import DEFAULT_POLLING_S, DEFAULT_TARGET_PERCENT, Scale, require_scale, scale_by_load
 from mafunzo.entrypoints.azure.reference import parse_reference
@@ -43,11 +44,11 @@ _NOT_SUPPORTED: Mapping[str, str] = {
 }
 AZURE_PROBE_TIMEOUT = "PT2S"
 OWN = "mafunzo."
-SCALE, IDLE_MINUTES, TTL = "mafunzo.scale", "mafunzo.idle_minutes", "mafunzo.ttl"
+SCALE, IDLE_MINUTES, TTL, ENGINE = "mafunzo.scale", "mafunzo.idle_minutes", "mafunzo.ttl", "mafunzo.engine"
 LOG_REQUESTS = "mafunzo.log_requests"
-_ASKED = (SCALE, IDLE_MINUTES, TTL, LOG_REQUESTS)
+_ASKED = (SCALE, IDLE_MINUTES, TTL, ENGINE, LOG_REQUESTS)
 """Properties of a deployment that ask for what Azure has no field for."""
-_ANSWERED = ("mafunzo.status", "mafunzo.workers", "mafunzo.expires_at")
+_ANSWERED = ("mafunzo.status", "mafunzo.workers", "mafunzo.expires_at", "mafunzo.computes_with")
 """Those that tell it; a client may send them back."""
 _PROBE_KEYS = {
     "timeout": "timeout",
@@ -147,6 +148,7 @@ def deployment_from_body(name: str, body: Mapping[str, Any]) -> DeploymentReques
     logs_requests = _truth(own.get(LOG_REQUESTS))
     if LOG_REQUESTS in own and logs_requests is None:
         faults.add(f"properties: {LOG_REQUESTS} is {own[LOG_REQUESTS]!r}, expected true or false.")
+    engine = faults.attempt(lambda: engine_named(str(own[ENGINE])), None) if ENGINE in own else None
     faults.add(
         *(f"properties: {name} is unknown.{_similar(name)}" for name in own if name not in (*_ASKED, *_ANSWERED))
     )
@@ -167,6 +169,7 @@ def deployment_from_body(name: str, body: Mapping[str, Any]) -> DeploymentReques
         scale=scale,
         ttl_s=ttl_s,
         logs_requests=logs_requests,
+        engine=engine,
         echoes={ECHO: dict(body)},
     )
 
@@ -381,6 +384,8 @@ def _own_properties(deployment: Deployment, requested: Mapping[str, Any]) -> dic
     if deployment.replicas:
         statuses = Counter(str(worker.status) for worker in deployment.workers)
         own["mafunzo.workers"] = ", ".join(f"{count} {status}" for status, count in statuses.items())
+    if deployment.supervision.engine:
+        own["mafunzo.computes_with"] = deployment.supervision.engine
     if deployment.expires_at is not None:
         own["mafunzo.expires_at"] = deployment.expires_at.isoformat()
     return own

@@ -58,13 +58,13 @@ def parts(*counts: tuple[int, int]) -> tuple[Part, ...]:
         pytest.param(((5, 1),), (300,), 100, ((0, 1), (7, 100)), (), id="and a chunk"),
         pytest.param(((5, 1), (6, 1)), (30,), 100, ((0, 1), (1, 1)), (), id="the batch is full"),
         pytest.param(((5, 1),), (600, 5), 20, ((0, 1),), (), id="no room, nor does a short one overtake"),
-        pytest.param(((5, 1),), (240,), 18, ((0, 1), (7, 100)), (), id="room, and some to grow"),
-        pytest.param(((5, 1),), (241,), 18, ((0, 1),), (), id="room, but none to grow"),
-        pytest.param((), (288,), 18, ((7, 100),), (), id="alone it always goes"),
-        pytest.param(((16, 1), (160, 1)), (5,), 11, ((0, 1),), (1,), id="the newest goes back when no block is left"),
-        pytest.param(((16, 1), (160, 1)), (), 13, ((0, 1), (1, 1)), (), id="not while there is one"),
-        pytest.param(((16, 1), (50, 60)), (), 8, ((0, 1),), (1,), id="nor one that is being prefilled stays"),
-        pytest.param(((176, 1),), (5,), 12, ((0, 1),), (), id="the last one never goes back"),
+        pytest.param(((5, 1),), (480,), 18, ((0, 1), (7, 100)), (), id="room, and some to grow"),
+        pytest.param(((5, 1),), (481,), 18, ((0, 1),), (), id="room, but none to grow"),
+        pytest.param((), (576,), 18, ((7, 100),), (), id="alone it always goes"),
+        pytest.param(((32, 1), (320, 1)), (5,), 11, ((0, 1),), (1,), id="the newest goes back when no block is left"),
+        pytest.param(((32, 1), (320, 1)), (), 13, ((0, 1), (1, 1)), (), id="not while there is one"),
+        pytest.param(((32, 1), (100, 120)), (), 8, ((0, 1),), (1,), id="nor one that is being prefilled stays"),
+        pytest.param(((352, 1),), (5,), 12, ((0, 1),), (), id="the last one never goes back"),
     ],
 )
 def test_decide(
@@ -87,14 +87,14 @@ def test_a_decision_changes_nothing() -> None:
 
 
 def test_a_sequence_that_was_sent_back_waits_in_front_with_all_its_tokens() -> None:
-    state, pool = situation(((16, 1), (160, 1)), waiting(3), 11)
+    state, pool = situation(((32, 1), (320, 1)), waiting(3), 11)
     state = begin(state, pool, decide(state, pool, LIMITS))
-    assert [(sequence.id, sequence.length, sequence.computed) for sequence in state.waiting] == [(1, 161, 0), (7, 3, 0)]
+    assert [(sequence.id, sequence.length, sequence.computed) for sequence in state.waiting] == [(1, 321, 0), (7, 3, 0)]
     assert [(sequence.id, len(sequence.blocks)) for sequence in state.running] == [(0, 2)]
 
 
 def test_several_that_are_sent_back_keep_their_order() -> None:
-    state, pool = situation(((64, 1), (16, 1), (16, 1)), (), 6)
+    state, pool = situation(((128, 1), (32, 1), (32, 1)), (), 6)
     step = decide(state, pool, Limits(3))
     assert step.preempted == (2, 1)
     state = begin(state, pool, step)
@@ -110,20 +110,20 @@ def test_a_cancelled_sequence_is_gone_wherever_it_was_and_so_are_its_blocks(id: 
 
 
 def test_a_prompt_shares_the_blocks_of_its_beginning_and_always_computes_its_last_token() -> None:
-    tokens, pool, limits = list(range(40)), BlockPool(20), Limits()
+    tokens, pool, limits = list(range(80)), BlockPool(20), Limits()
     keys = block_keys(b"", tokens)
-    state = submit(State(), Sequence(0, 40, keys=keys))
+    state = submit(State(), Sequence(0, 80, keys=keys))
     step = decide(state, pool, limits)
     state = finish(begin(state, pool, step), pool, step, {0: tokens})
     first = state.running[0].blocks
-    for id, length, pending, shared in ((1, 40, 8, 2), (2, 33, 1, 2), (3, 32, 16, 1), (4, 17, 1, 1), (5, 16, 16, 0)):
+    for id, length, pending, shared in ((1, 80, 16, 2), (2, 65, 1, 2), (3, 64, 32, 1), (4, 33, 1, 1), (5, 32, 32, 0)):
         one = submit(State(), Sequence(id, length, keys=keys[: length // BLOCK_TOKENS]))
         step = decide(one, pool, limits)
         assert (step.parts, step.prefix(id)) == ((Part(id, pending),), first[:shared])
-    whole = submit(State(), Sequence(6, 40, keys=keys, may_share=False))
-    assert decide(whole, pool, limits).parts == (Part(6, 40),)
-    other = submit(State(), Sequence(7, 40, keys=block_keys(b"another adapter", tokens)))
-    assert decide(other, pool, limits).parts == (Part(7, 40),)
+    whole = submit(State(), Sequence(6, 80, keys=keys, may_share=False))
+    assert decide(whole, pool, limits).parts == (Part(6, 80),)
+    other = submit(State(), Sequence(7, 80, keys=block_keys(b"another adapter", tokens)))
+    assert decide(other, pool, limits).parts == (Part(7, 80),)
 
 
 @dataclass

@@ -27,7 +27,7 @@ def test_a_key_tells_the_whole_prefix_and_who_may_share_it() -> None:
     assert block_keys(b"", tokens[: BLOCK_TOKENS - 1]) == ()
 
 
-@pytest.mark.parametrize(("tokens", "blocks"), [(0, 0), (1, 1), (16, 1), (17, 2), (160, 10)])
+@pytest.mark.parametrize(("tokens", "blocks"), [(0, 0), (1, 1), (32, 1), (33, 2), (320, 10)])
 def test_tokens_need_so_many_blocks(tokens: int, blocks: int) -> None:
     assert block_count(tokens) == blocks
 

@@ -181,7 +181,7 @@ def test_a_partly_prefilled_sequence_stays_apart_from_those_that_decode() -> Non
 def test_a_prompt_that_begins_with_anothers_blocks_needs_only_the_rest(architecture: str) -> None:
     """The windows are shorter than the prefix, so that some of it is out of sight."""
     network = make_network(architecture)
-    prefix = [*prompts()[1], *prompts()[3]][: 2 * BLOCK_TOKENS]
+    prefix = [*prompts()[1], *prompts()[3], *prompts()[4]][: 2 * BLOCK_TOKENS]
     executor = TorchExecutor(network)
     runner = RowRunner(executor)
     runner.run({0: [*prefix, 5, 6, 7]})

@@ -35,28 +35,28 @@ def cache() -> PagedCache:
 
 
 def test_a_row_writes_to_its_own_blocks_at_its_own_positions(cache: PagedCache) -> None:
-    write(cache, 1.0, row(0, 20, 0, 3))
-    write(cache, 2.0, row(20, 1, 0, 3), row(0, 2, 1))
-    assert contents(cache, (0, 16), (48, 5)) == [1.0] * 20 + [2.0]
-    assert contents(cache, (16, 2)) == [2.0] * 2
-    assert torch.equal(cache.layers[0].values[:, :18], -cache.layers[0].keys[:, :18])
+    write(cache, 1.0, row(0, 40, 0, 3))
+    write(cache, 2.0, row(40, 1, 0, 3), row(0, 2, 1))
+    assert contents(cache, (0, 32), (96, 9)) == [1.0] * 40 + [2.0]
+    assert contents(cache, (32, 2)) == [2.0] * 2
+    assert torch.equal(cache.layers[0].values[:, :34], -cache.layers[0].keys[:, :34])
 
 
 def test_positions_are_those_of_each_row_in_one_line(cache: PagedCache) -> None:
-    window = cache.open([row(20, 1, 0, 3), row(0, 3, 1)])
-    assert window.positions.tolist() == [[20, 0, 1, 2]]
-    assert window.places_N.tolist() == [52, 16, 17, 18]
-    assert [(segment.columns, segment.end) for segment in window.segments] == [(slice(0, 1), 21), (slice(1, 4), 3)]
-    assert cache.get_mask_sizes(4, 0) == (21, 0) and cache.get_query_offset() is window
+    window = cache.open([row(40, 1, 0, 3), row(0, 3, 1)])
+    assert window.positions.tolist() == [[40, 0, 1, 2]]
+    assert window.places_N.tolist() == [104, 32, 33, 34]
+    assert [(segment.columns, segment.end) for segment in window.segments] == [(slice(0, 1), 41), (slice(1, 4), 3)]
+    assert cache.get_mask_sizes(4, 0) == (41, 0) and cache.get_query_offset() is window
 
 
 @pytest.mark.parametrize(
     ("blocks", "runs"),
     [
-        pytest.param((3,), ((48, 16),), id="one block"),
-        pytest.param((3, 4, 5), ((48, 48),), id="neighbours"),
-        pytest.param((3, 4, 7, 8, 2), ((48, 32), (112, 32), (32, 16)), id="three runs"),
-        pytest.param((4, 3), ((64, 16), (48, 16)), id="backwards they are no neighbours"),
+        pytest.param((3,), ((96, 32),), id="one block"),
+        pytest.param((3, 4, 5), ((96, 96),), id="neighbours"),
+        pytest.param((3, 4, 7, 8, 2), ((96, 64), (224, 64), (64, 32)), id="three runs"),
+        pytest.param((4, 3), ((128, 32), (96, 32)), id="backwards they are no neighbours"),
     ],
 )
 def test_runs_are_as_few_as_a_table_allows(blocks: tuple[int, ...], runs: tuple[tuple[int, int], ...]) -> None:
@@ -77,12 +77,12 @@ def test_clipped_runs_are_a_slice_of_what_they_name(skipped: int, count: int) ->
 
 
 def test_room_grows_with_what_is_in_use_and_keeps_what_is_written(cache: PagedCache) -> None:
-    write(cache, 1.0, row(0, 16, 0))
-    write(cache, 2.0, row(0, 100, *range(1, 8)))
-    assert contents(cache, (0, 116)) == [1.0] * 16 + [2.0] * 100
+    write(cache, 1.0, row(0, 32, 0))
+    write(cache, 2.0, row(0, 200, *range(1, 8)))
+    assert contents(cache, (0, 232)) == [1.0] * 32 + [2.0] * 200
     assert cache.layers[0].keys.shape[1] <= 1.5 * 8 * BLOCK_TOKENS
-    write(cache, 3.0, row(0, 16, 40))
-    assert contents(cache, (0, 116), (640, 16)) == [1.0] * 16 + [2.0] * 100 + [3.0] * 16
+    write(cache, 3.0, row(0, 32, 40))
+    assert contents(cache, (0, 232), (1280, 32)) == [1.0] * 32 + [2.0] * 200 + [3.0] * 32
 
 
 def test_an_empty_cache_holds_no_memory(cache: PagedCache) -> None:
@@ -94,10 +94,10 @@ def test_an_empty_cache_holds_no_memory(cache: PagedCache) -> None:
 
 def test_room_to_grow_is_not_taken_beyond_the_limit() -> None:
     cache = PagedCache(1, torch.device("cpu"), most_tokens=1000)
-    for block in range(63):
-        write(cache, float(block), row(0, 16, block))
+    for block in range(31):
+        write(cache, float(block), row(0, 32, block))
         assert cache.layers[0].keys.shape[1] <= max(1000, (block + 1) * BLOCK_TOKENS)
-    assert contents(cache, *((16 * block, 1) for block in range(63))) == [float(block) for block in range(63)]
+    assert contents(cache, *((32 * block, 1) for block in range(31))) == [float(block) for block in range(31)]
 
 
 def test_memory_that_ran_out_once_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:

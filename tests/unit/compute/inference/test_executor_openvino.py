@@ -1,0 +1,165 @@
+"""The OpenVINO executor against plain transformers, architecture by architecture, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from mafunzo.compute.inference.block_pool import BLOCK_TOKENS, BlockPool
+from mafunzo.compute.inference.executor import Wanted
+from mafunzo.compute.inference.executor_openvino import OpenVinoExecutor
+from mafunzo.compute.inference.openvino_graph import expected_windows, import_openvino, stateful_graph
+from mafunzo.errors import NotSupported
+from tests.support.row_runner import RowRunner
+from tests.support.tiny_network import ARCHITECTURES, VOCABULARY, make_network
+
+STEPS = 24
+QUICK = {"gemma3"}
+"""With windows in some layers; all are compared in the slow tier."""
+SUPPORTED = [name for name in ARCHITECTURES if name != "gemma2"]
+
+
+def prompts() -> list[list[int]]:
+    """Prompts shorter and longer than the windows."""
+    generator = torch.Generator().manual_seed(3)
+    return [torch.randint(2, VOCABULARY, (length,), generator=generator).tolist() for length in (5, 41, 1, 19, 30)]
+
+
+def graph_file(network: PreTrainedModel, folder: Path) -> Path:
+    file = folder / "graph.xml"
+    import_openvino().save_model(stateful_graph(network), file, compress_to_fp16=False)
+    return file
+
+
+def plain_greedy(network: PreTrainedModel, prompt: list[int], steps: int = STEPS) -> list[int]:
+    ids = torch.tensor([prompt])
+    output = network.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=steps,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    return output[0, len(prompt) :].tolist()
+
+
+def batched_greedy(executor: OpenVinoExecutor, chunk: int, pool: BlockPool) -> list[list[int]]:
+    """Admit one more sequence at each step, so that prompts, chunks of them and decoding rows of all lengths mix."""
+    runner = RowRunner(executor, pool)
+    replies: list[list[int]] = [[] for _ in prompts()]
+    running: list[int] = []
+    waiting = list(range(len(replies)))
+    while waiting or running:
+        running += [waiting.pop(0)] if waiting else []
+        starts = {id: runner.lengths.get(id, 0) for id in running}
+        tokens = {id: replies[id][-1:] or prompts()[id][start : start + chunk] for id, start in starts.items()}
+        for id, row in runner.run(tokens).items():
+            if runner.lengths[id] >= len(prompts()[id]):
+                replies[id].append(int(row[-1].argmax()))
+        done = [id for id in running if len(replies[id]) == STEPS]
+        runner.free(done)
+        running = [id for id in running if id not in done]
+    return replies
+
+
+def scattered(blocks: int) -> BlockPool:
+    """Return a pool of which every other block is held by somebody else."""
+    pool = BlockPool(2 * blocks, keeps_prefixes=False)
+    pool.release(pool.take(2 * blocks)[::2])
+    return pool
+
+
+@pytest.mark.parametrize(
+    "architecture", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SUPPORTED]
+)
+def test_greedy_tokens_of_a_mixed_batch_are_those_of_plain_generate(architecture: str, tmp_path: Path) -> None:
+    network = make_network(architecture)
+    expected = [plain_greedy(network, prompt) for prompt in prompts()]
+    executor = OpenVinoExecutor(graph_file(network, tmp_path), network.config, VOCABULARY)
+    assert executor.sliding_windows == expected_windows(network.config)
+    assert [plain_greedy(network, prompt) for prompt in prompts()[:1]] == expected[:1], "it is as it was before"
+    for chunk, pool in ((1000, BlockPool(400)), (7, scattered(60)), (1, BlockPool(60))):
+        assert batched_greedy(executor, chunk, pool) == expected
+
+
+@pytest.fixture(scope="module")
+def network() -> PreTrainedModel:
+    return make_network("llama")
+
+
+@pytest.fixture(scope="module")
+def llama_file(network: PreTrainedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return graph_file(network, tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def llama(network: PreTrainedModel, llama_file: Path) -> tuple[PreTrainedModel, OpenVinoExecutor]:
+    return network, OpenVinoExecutor(llama_file, network.config, VOCABULARY)
+
+
+def test_all_logits_of_a_prompt_are_those_of_a_plain_forward(llama: tuple[PreTrainedModel, OpenVinoExecutor]) -> None:
+    network, executor = llama
+    prompt = prompts()[1]
+    with torch.no_grad():
+        expected = network(torch.tensor([prompt])).logits[0]
+    runner = RowRunner(executor)
+    first, second = runner.run({7: prompt[:20]}, Wanted.ALL)[7], runner.run({7: prompt[20:]}, Wanted.ALL)[7]
+    assert torch.allclose(torch.cat([first, second]), expected, atol=1e-4)
+
+
+def test_only_the_logits_that_are_wanted_are_computed(llama: tuple[PreTrainedModel, OpenVinoExecutor]) -> None:
+    runner = RowRunner(llama[1])
+    rows = [runner.row(id, prompts()[id], wanted) for id, wanted in enumerate((Wanted.NONE, Wanted.ALL, Wanted.LAST))]
+    assert [tuple(logits.shape) for logits in runner.executor.forward(rows)] == [
+        (0, VOCABULARY), (41, VOCABULARY), (1, VOCABULARY)
+    ]  # fmt: skip
+    [none] = runner.executor.forward([runner.row(3, [5], Wanted.NONE)])
+    assert none.shape == (0, VOCABULARY)
+
+
+def test_a_prompt_that_begins_with_anothers_blocks_needs_only_the_rest(
+    llama: tuple[PreTrainedModel, OpenVinoExecutor],
+) -> None:
+    network, executor = llama
+    prefix = [*prompts()[1], *prompts()[3], *prompts()[4]][: 2 * BLOCK_TOKENS]
+    runner = RowRunner(executor)
+    runner.run({0: [*prefix, 5, 6, 7]})
+    shared = runner.tables[0][:2]
+    runner.pool.share(shared)
+    runner.tables[1], runner.lengths[1] = shared, len(prefix)
+    tokens, reply = [9], list[int]()
+    for _ in range(STEPS):
+        reply.append(int(runner.run({1: tokens})[1][-1].argmax()))
+        tokens = reply[-1:]
+    assert reply == plain_greedy(network, [*prefix, 9])
+
+
+def test_a_cache_that_grows_keeps_what_is_in_it_and_one_that_was_cleared_can_be_filled_again(
+    llama: tuple[PreTrainedModel, OpenVinoExecutor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, executor = llama
+    executor.clear()
+    monkeypatch.setattr(executor, "cache_budget_tokens", lambda: BLOCK_TOKENS)
+    prompt = [*prompts()[1], *prompts()[4]]
+    for _ in range(2):
+        runner = RowRunner(executor)
+        runner.run({0: prompt[:3]})
+        runner.run({0: prompt[3:50]})
+        last = runner.run({0: prompt[50:]})[0][-1]
+        assert [int(last.argmax())] == plain_greedy(network, prompt, 1)
+        executor.clear()
+
+
+def test_a_limit_of_the_cache_is_kept_and_no_longer_sequence_is_served(
+    network: PreTrainedModel, llama_file: Path
+) -> None:
+    token_bytes = 2 * 3 * 2 * 8 * 4  # keys and values, layers, heads, width, float32
+    executor = OpenVinoExecutor(llama_file, network.config, VOCABULARY, cache_bytes=100 * token_bytes)
+    assert (executor.max_model_len, executor.cache_budget_tokens()) == (99, 100)
+
+
+def test_soft_capped_scores_are_refused() -> None:
+    with pytest.raises(NotSupported, match="soft-capped"):
+        stateful_graph(make_network("gemma2"))

@@ -1,0 +1,75 @@
+"""The engine of a deployment's workers: chosen by what the model and this machine are, told to the worker, and shown."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mafunzo.control.serving import engine as engines
+from mafunzo.control.serving.engine import engine_of, require_engine
+from mafunzo.control.serving.memory import PROCESS_MB, worker_memory
+from mafunzo.control.store.artifact import Artifacts
+from mafunzo.entities.endpoint import DeploymentStatus
+from mafunzo.entities.engine import Engine
+from mafunzo.entities.job import Resources
+from mafunzo.errors import NotSupported
+from tests.support.serving_bench import Bench
+from tests.unit.control.serving.test_memory import BF16, folder_of
+
+LLAMA = {"model_type": "llama", "torch_dtype": "bfloat16"}
+MACHINE = Resources(cpus=2, gpus=0, memory_mb=4000)
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "is_installed", lambda: True)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+
+
+@pytest.mark.parametrize(
+    ("config", "base", "capacity", "expected"),
+    [
+        pytest.param(LLAMA, None, MACHINE, "openvino", id="a known network"),
+        pytest.param({**LLAMA, "model_type": "mamba"}, None, MACHINE, "torch (openvino isn't known", id="another one"),
+        pytest.param(LLAMA, "0" * 64, MACHINE, "torch (openvino serves no adapter", id="an adapter"),
+        pytest.param(LLAMA, None, Resources(2, 1, 4000), "torch (openvino computes on the CPU", id="a GPU"),
+        pytest.param(LLAMA, None, Resources(2, 0, 300), "torch (converting it for openvino takes 360", id="no room"),
+    ],
+)
+def test_the_engine_follows_from_model_and_machine(
+    config: dict[str, Any], base: str | None, capacity: Resources, expected: str, tmp_path: Path
+) -> None:
+    artifacts = Artifacts(tmp_path / "store")
+    artifact = artifacts.put(folder_of(tmp_path / "model", config, BF16=60))
+    assert str(engine_of(Engine.AUTO, artifacts, artifact, base, capacity)).startswith(expected)
+    assert str(engine_of(Engine.TORCH, artifacts, artifact, base, capacity)) == "torch"
+
+
+def test_a_worker_that_may_convert_books_for_it(tmp_path: Path) -> None:
+    artifacts = Artifacts(tmp_path / "store")
+    artifact = artifacts.put(folder_of(tmp_path / "model", LLAMA, BF16=60))
+    assert worker_memory(artifacts, [artifact], BF16, 4000, converts=True).booked_mb == 3 * 2 * 60 + PROCESS_MB
+
+
+def test_an_engine_that_is_asked_for_and_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_engine(Engine.OPENVINO)
+    monkeypatch.setattr(engines, "is_installed", lambda: False)
+    for engine in (None, Engine.AUTO, Engine.TORCH):
+        require_engine(engine)
+    with pytest.raises(NotSupported, match=r"openvino, which isn't installed: pip install 'mafunzo\[openvino\]'"):
+        require_engine(Engine.OPENVINO)
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        pytest.param("openvino", "openvino", id="as chosen"),
+        pytest.param("torch (the self-check failed)", "torch (the self-check failed)", id="another one instead"),
+    ],
+)
+def test_what_a_worker_computes_with_is_shown(bench: Bench, told: str, shown: str) -> None:
+    folder = folder_of(bench.files / "model", LLAMA, ".", BF16=1)
+    (folder / "fake.json").write_text(json.dumps({"engine": told}))
+    bench.deploy(bench.artifacts.put(folder), engine=Engine.OPENVINO)
+    assert bench.settle(DeploymentStatus.HEALTHY).supervision.engine == shown
