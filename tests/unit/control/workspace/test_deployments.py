@@ -23,11 +23,12 @@ from mafunzo.entities.endpoint import (
     ServedModel,
     Supervision,
 )
+from mafunzo.entities.engine import Engine
 from mafunzo.entities.job import Job, JobStatus, Step, StepOutputInput, StepSpec, StepStatus
 from mafunzo.entities.pruning import PRUNED
 from mafunzo.entities.reference import AssetReference
 from mafunzo.entities.scale import Scale
-from mafunzo.errors import Conflict, InvalidParameter, NotFound, OutOfMemory, TimedOut, WorkerFailed
+from mafunzo.errors import Conflict, InvalidParameter, NotFound, NotSupported, OutOfMemory, TimedOut, WorkerFailed
 from tests.support.chat_home import TOO_SLOW, chat, chat_home, deployed
 
 FAILED, REFUSED, HEALTHY = DeploymentStatus.FAILED, DeploymentStatus.REFUSED, DeploymentStatus.HEALTHY
@@ -42,6 +43,32 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 
 def request(**more: Any) -> DeploymentRequest:
     return DeploymentRequest(CHAT, initial_delay_s=900, request_timeout_s=2.5, echoes={"a way in": "again"}, **more)
+
+
+def test_the_engine_that_is_asked_for_is_recorded_and_another_one_needs_another_name(workspace: Workspace) -> None:
+    for name, engine in (("blue", Engine.TORCH), ("green", None)):
+        workspace.deployments.create("chat", name, request(engine=engine))
+    assert [deployment.engine for deployment in chat(workspace).deployments] == [Engine.TORCH, Engine.AUTO]
+    workspace.deployments.create("chat", "blue", request(engine=Engine.TORCH))
+    workspace.deployments.create("chat", "blue", request())
+    with pytest.raises(
+        Conflict, match=r"Deployment chat/blue has the engine torch\. Deploy with the engine auto under"
+    ):
+        workspace.deployments.create("chat", "blue", request(engine=Engine.AUTO))
+
+
+def test_an_engine_that_can_not_be_is_refused_before_anything_is_made(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mafunzo.control.serving.engine.is_installed", lambda: False)
+    with pytest.raises(NotSupported, match="engine is openvino, which isn't installed"):
+        workspace.deploy("chat", endpoint="fresh", engine="openvino")
+    with pytest.raises(InvalidParameter, match="engine is 'vllm', expected one of auto, torch, openvino"):
+        workspace.deploy("chat", endpoint="fresh", engine="vllm")
+    with pytest.raises(NotSupported, match="engine is openvino, which isn't installed"):
+        workspace.deployments.create("chat", "blue", request(engine=Engine.OPENVINO))
+    assert [endpoint.name for endpoint in workspace.endpoints.list()] == ["chat"]
+    assert not chat(workspace).deployments
 
 
 @pytest.mark.parametrize("status", [FAILED, REFUSED])

@@ -18,6 +18,7 @@ from mafunzo.entities.endpoint import (
     ServedModel,
     Supervision,
 )
+from mafunzo.entities.engine import Engine
 from mafunzo.entities.reference import AssetReference
 from mafunzo.entities.scale import Scale
 from mafunzo.entrypoints.azure.wire import endpoint
@@ -342,26 +343,29 @@ def test_a_number_of_instances_beside_bounds_is_refused() -> None:
 
 
 def test_what_azure_has_no_field_for_is_asked_for_by_properties_and_comes_back() -> None:
-    own = {"mafunzo.scale": "0:3", "mafunzo.idle_minutes": "10", "mafunzo.ttl": "4h", "team": "a"}
-    own |= {"mafunzo.log_requests": "true"}
+    own = {
+        "mafunzo.scale": "0:3",
+        "mafunzo.idle_minutes": "10",
+        "mafunzo.ttl": "4h",
+        "mafunzo.engine": "torch",
+        "mafunzo.log_requests": "true",
+        "team": "a",
+    }
     asked = made(properties=own)
+    assert (asked.scale, asked.ttl_s, asked.engine) == (Scale(0, 3, idle_s=600), 4 * 3600, Engine.TORCH)
     assert asked.logs_requests is True
     changed = made(properties={"mafunzo.log_requests": "False"})
     assert (changed.logs_requests, made(properties={}).logs_requests) == (False, None)
-    assert (asked.scale, asked.ttl_s) == (Scale(0, 3, idle_s=600), 4 * 3600)
     shown = deployment_body(
-        Deployment(
-            "chat",
-            "blue",
-            "m:1",
-            "0" * 64,
-            created_at=AT,
-            scale=Scale(0, 3, idle_s=600),
+        replace(
+            Deployment("chat", "blue", "m:1", "0" * 64, created_at=AT, scale=Scale(0, 3, idle_s=600)),
             echoes=asked.echoes,
+            supervision=Supervision(engine="torch"),
             logs_requests=True,
         )
     )
-    assert shown["properties"]["properties"] == {**own, "mafunzo.status": "waiting"}
+    told = {"mafunzo.status": "waiting", "mafunzo.computes_with": "torch"}
+    assert shown["properties"]["properties"] == {**own, **told}
     again = deployment_from_body("blue", {"properties": shown["properties"], "sku": shown["sku"]})
     assert (again.scale, again.ttl_s) == (asked.scale, asked.ttl_s)
 
@@ -373,6 +377,7 @@ def test_what_azure_has_no_field_for_is_asked_for_by_properties_and_comes_back()
         ({"mafunzo.scale": "3:2"}, "min_instances is 3, expected at most max_instances, 2"),
         ({"mafunzo.idle_minutes": "5"}, "properties: mafunzo.idle_minutes needs mafunzo.scale"),
         ({"mafunzo.scale": "0:1", "mafunzo.idle_minutes": "few"}, "mafunzo.idle_minutes is 'few', expected a number"),
+        ({"mafunzo.engine": "torc"}, "engine is 'torc', expected one of auto, torch, openvino. Did you mean torch?"),
         ({"mafunzo.ttl": "soon"}, "The ttl is 'soon', expected a length of time"),
         ({"mafunzo.log_requests": "maybe"}, "mafunzo.log_requests is 'maybe', expected true or false"),
         ({"mafunzo.scales": "0:1"}, "properties: mafunzo.scales is unknown. Did you mean mafunzo.scale?"),
