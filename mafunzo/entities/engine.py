@@ -14,6 +14,8 @@ LEAST_WEIGHTS_MB = 100
 """In float32. Smaller networks answer at once in torch, and converting them would take longer than it saves."""
 CONVERSION_FACTOR = 3
 """What a conversion takes of memory, in sizes of the network in float32: torch's, the runtime's, and what it lays out anew."""
+BESIDE_MB = 1500
+"""What else a worker takes while it converts: its process, and a KV cache."""
 
 
 class Engine(StrEnum):
@@ -26,11 +28,13 @@ class Engine(StrEnum):
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What decides it. weights_mb: of the network in float32. memory_mb: of this machine. is_installed: OpenVINO's runtime."""
+    """What decides it. weights_mb: of the network in float32. memory_mb: of this machine.
+    instances: how many workers there may be. is_installed: OpenVINO's runtime."""
 
     model_type: str = ""
     weights_mb: int = 0
     memory_mb: int = 0
+    instances: int = 1
     has_adapter: bool = False
     has_gpu: bool = False
     processor: str = "x86_64"
@@ -70,9 +74,9 @@ def _obstacle(facts: EngineFacts) -> str:
         return "openvino serves no adapter on its base"
     if facts.model_type not in ARCHITECTURES:
         return f"openvino isn't known to compute {facts.model_type or 'this architecture'} exactly"
-    needed_mb = CONVERSION_FACTOR * facts.weights_mb
+    needed_mb = facts.instances * (CONVERSION_FACTOR * facts.weights_mb + BESIDE_MB)
     if needed_mb > facts.memory_mb:
-        return f"converting it for openvino takes {needed_mb:,} MB, and this machine has {facts.memory_mb:,}"
+        return f"converting it for openvino may take {needed_mb:,} MB, and this machine has {facts.memory_mb:,}"
     return ""
 
 

@@ -57,7 +57,15 @@ def load_converted(folder: Path, cache: Path, dtype: torch.dtype, cache_bytes: i
     _require_known(folder)
     target = cache / "openvino" / _key(folder, dtype)
     if not target.exists():
-        _convert(folder, dtype, target)
+        try:
+            _convert(folder, dtype, target)
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # no disk, or no memory: not a fault of the network, so that it isn't kept
+            raise NotSupported(
+                f"converting it for openvino failed: {type(error).__name__}: {str(error)[:300]}"
+            ) from error
         _delete_oldest(target.parent)
     result = read_json(target / RESULT)
     os.utime(target)

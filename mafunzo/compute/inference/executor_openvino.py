@@ -55,13 +55,13 @@ class OpenVinoExecutor:
         longest = min(context_length(self.config), max_model_len or 1 << 30)
         self.max_model_len, self.most_tokens = cache_limit(cache_bytes, self._bytes_per_token, longest)
         core = openvino.Core()
-        graph = core.read_model(graph_file)
-        page_attention(graph)
-        self.sliding_windows = sliding_windows(graph)
         try:
+            graph = core.read_model(graph_file)
+            page_attention(graph)
+            self.sliding_windows = sliding_windows(graph)
             self._request = core.compile_model(graph, "CPU", _options(dtype)).create_infer_request()
         except RuntimeError as error:
-            raise NotSupported(f"OpenVINO can't compile it: {str(error)[:300]}") from error
+            raise NotSupported(f"OpenVINO can't load it: {str(error)[:300]}") from error
         self._caches = [port for port in self._request.model_inputs if "_cache." in port.any_name]
         self._require_blocks()
         self._blocks = 0

@@ -22,15 +22,24 @@ def require_engine(engine: Engine | None) -> None:
 
 
 def engine_of(
-    asked: Engine, artifacts: Artifacts, artifact: str, base_artifact: str | None, capacity: Resources
+    asked: Engine,
+    artifacts: Artifacts,
+    artifact: str,
+    base_artifact: str | None,
+    capacity: Resources,
+    instances: int = 1,
 ) -> EngineChoice:
-    """Return what computes a model, by its hash and that of its base under an adapter, on this machine."""
+    """Return what computes a model, by its hash and that of its base under an adapter, on this machine.
+
+    instances: how many workers there may be.
+    """
     if asked is Engine.TORCH:
         return EngineChoice(Engine.TORCH)
     facts = EngineFacts(
         model_type=model_type(artifacts, artifact),
         weights_mb=weights_mb(artifacts, [artifact], frozenset()),
         memory_mb=int(capacity.memory_mb),
+        instances=instances,
         has_adapter=base_artifact is not None,
         has_gpu=capacity.gpus > 0,
         processor=platform.machine(),

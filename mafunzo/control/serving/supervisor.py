@@ -477,7 +477,7 @@ class Supervisor:
 
     def _engine(self, deployment: Deployment) -> EngineChoice:
         models = (deployment.artifact, deployment.base_artifact)
-        return engine_of(deployment.engine, self.artifacts, *models, self.capacity)
+        return engine_of(deployment.engine, self.artifacts, *models, self.capacity, deployment.scale.max_instances)
 
     def _memory(self, deployment: Deployment, engine: EngineChoice) -> WorkerMemory:
         """Return the memory that a worker books: what it takes, within its share of what others leave: those of its deployment

@@ -27,7 +27,12 @@ FACTS = EngineFacts("llama", weights_mb=500, memory_mb=8000, is_installed=True)
         (
             "auto",
             {"weights_mb": 4000},
-            "torch (converting it for openvino takes 12,000 MB, and this machine has 8,000)",
+            "torch (converting it for openvino may take 13,500 MB, and this machine has 8,000)",
+        ),
+        (
+            "auto",
+            {"instances": 3},
+            "torch (converting it for openvino may take 9,000 MB, and this machine has 8,000)",
         ),
         ("auto", {"weights_mb": 2}, "torch (a network of 2 MB gains nothing from openvino)"),
         ("openvino", {"weights_mb": 2}, "openvino"),

@@ -105,3 +105,15 @@ def test_the_oldest_conversions_go(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_openvino_is_imported_without_its_telemetry() -> None:
     openvino_graph.import_openvino()
     assert sys.modules["openvino_telemetry"] is None
+
+
+def test_a_conversion_that_has_no_room_falls_back_and_is_tried_again(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(conversion, "_convert", full)
+    for _ in range(2):
+        with pytest.raises(NotSupported, match="converting it for openvino failed: OSError: No space left"):
+            load_converted(tiny_llama, tmp_path, torch.float32)

@@ -34,7 +34,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param({**LLAMA, "model_type": "mamba"}, None, MACHINE, "torch (openvino isn't known", id="another one"),
         pytest.param(LLAMA, "0" * 64, MACHINE, "torch (openvino serves no adapter", id="an adapter"),
         pytest.param(LLAMA, None, Resources(2, 1, 4000), "torch (openvino computes on the CPU", id="a GPU"),
-        pytest.param(LLAMA, None, Resources(2, 0, 300), "torch (converting it for openvino takes 360", id="no room"),
+        pytest.param(
+            LLAMA, None, Resources(2, 0, 300), "torch (converting it for openvino may take 1,860", id="no room"
+        ),
     ],
 )
 def test_the_engine_follows_from_model_and_machine(
