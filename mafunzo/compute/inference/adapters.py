@@ -9,7 +9,8 @@ thin matrices), and is computed for the columns of its own rows alone, so that r
     adapter 1    +  +  +              +  +     columns 0, 1, 2, 6, 7
     adapter 2             +  +                 columns 3, 4
 
-Memory grows by the adapters' factors alone.
+Memory grows by the adapters' factors alone. A network that was loaded with an adapter of its own keeps it: when the first other
+one comes, its factors become those of all rows that name none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,9 @@ from mafunzo.compute.inference.kv_cache import Segment
 from mafunzo.compute.inference.packing import PackedLinear, PackedLora
 from mafunzo.compute.model.lora import Factors, LoraLinear, read_factors
 from mafunzo.errors import Conflict, NotSupported
+
+OWN = ""
+"""The name of the adapter that the network was loaded with."""
 
 
 class Selection:
@@ -63,16 +67,23 @@ class Adapters:
     def __init__(self, network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         self._network, self._device, self._dtype = network, device, dtype
         self._selection = Selection()
+        self._own: str | None = None
         self.names: set[str] = set()
 
     def load(self, name: str, folder: Path) -> None:
         """Load an adapter from a folder in peft's format; rows may name it from the next forward on.
 
-        Raises what `lora.load_adapter` does, `Conflict` for a name that is taken, and `NotSupported` for an adapter of the
-        output head, which sees only the tokens whose logits are wanted, and on a network that has an adapter of its own.
+        Raises what `read` and `add` do.
         """
-        if name in self.names:
-            raise Conflict(f"There is an adapter '{name}' already. Choose another name.")
+        self._require_free(name)
+        self.add(name, self.read(folder))
+
+    def read(self, folder: Path) -> dict[str, Factors]:
+        """Read an adapter (peft's format) by layer, as the network computes it; also during a forward, on another thread.
+
+        Raises what `lora.load_adapter` does, and `NotSupported` for an adapter of the output head, which sees only the tokens
+        whose logits are wanted.
+        """
         linears = self._linears()
         _, factors = read_factors(folder, linears, type(self._network).__name__)
         head = self._network.get_output_embeddings()  # type: ignore[operator]
@@ -82,35 +93,74 @@ class Adapters:
                 raise NotSupported(
                     f"{folder}: {layer} is the output head: an adapter of it can't be served beside others."
                 )
-        for layer, layer_factors in factors.items():
-            self._wrapped(layer, linears[layer]).factors[name] = Factors(
-                layer_factors.a.to(self._device, self._dtype),
-                layer_factors.b.to(self._device, self._dtype),
-                layer_factors.scaling,
+        if isinstance(head, LoraLinear | PackedLora):
+            raise NotSupported(
+                "The network's own adapter is one of the output head too: no other can be served beside it."
             )
+        return {
+            layer: Factors(one.a.to(self._device, self._dtype), one.b.to(self._device, self._dtype), one.scaling)
+            for layer, one in factors.items()
+        }
+
+    def add(self, name: str, factors: Mapping[str, Factors]) -> None:
+        """Add an adapter that `read` has read; not during a forward. Raises `Conflict` for a name that is taken."""
+        self._require_free(name)
+        self._separate_own()
+        linears = self._linears()
+        for layer, layer_factors in factors.items():
+            self._wrapped(layer, linears[layer]).factors[name] = layer_factors
         self.names.add(name)
+
+    def remove(self, name: str) -> None:
+        """Forget an adapter, and free its memory; not during a forward, nor while there are rows of it."""
+        self.names.remove(name)
+        for module in self._network.modules():
+            if isinstance(module, AdapterLinear):
+                module.factors.pop(name, None)
 
     def select(self, rows: Sequence[Row], segments: Sequence[Segment]) -> None:
         """Announce whose the columns of the next forward are."""
         columns: dict[str, list[int]] = {}
         for row, segment in zip(rows, segments, strict=True):
-            if row.adapter is not None:
-                assert row.adapter in self.names, "the engine has checked the name"
-                columns.setdefault(row.adapter, []).extend(range(segment.columns.start, segment.columns.stop))
+            assert row.adapter is None or row.adapter in self.names, "the engine has checked the name"
+            name = self._own if row.adapter is None else row.adapter
+            if name is not None:
+                columns.setdefault(name, []).extend(range(segment.columns.start, segment.columns.stop))
         self._selection.columns = {name: torch.tensor(index, device=self._device) for name, index in columns.items()}
         self._selection.count = segments[-1].columns.stop
 
-    def _linears(self) -> Mapping[str, "nn.Linear | PackedLinear | AdapterLinear"]:
-        modules = dict(self._network.named_modules())
-        if any(isinstance(module, LoraLinear | PackedLora) for module in modules.values()):
-            raise NotSupported("The network has an adapter on it already: others can be served on its base only.")
+    def _require_free(self, name: str) -> None:
+        if name in self.names:
+            raise Conflict(f"There is an adapter '{name}' already. Choose another name.")
+
+    def _linears(self) -> "Mapping[str, nn.Linear | PackedLinear | AdapterLinear]":
+        """Return the layers that an adapter can be on, by name."""
         kinds = nn.Linear | PackedLinear | AdapterLinear
-        return {name: module for name, module in modules.items() if isinstance(module, kinds)}
+        layers = {
+            name: module.base if isinstance(module, LoraLinear) else module
+            for name, module in self._network.named_modules()
+        }
+        return {name: layer for name, layer in layers.items() if isinstance(layer, kinds)}
+
+    def _separate_own(self) -> None:
+        """Take the network's own adapter, if it has one, out of its layers: from now on it is an adapter as others are."""
+        for name, module in list(self._network.named_modules()):
+            if isinstance(module, LoraLinear):
+                dtype = module.base.weight.dtype
+                factors = Factors(module.lora_A.detach().to(dtype), module.lora_B.detach().to(dtype), module.scaling)
+                self._put(name, module.base).factors[OWN] = factors
+            elif isinstance(module, PackedLora):
+                plain, factors = module.separated()
+                self._put(name, plain).factors[OWN] = factors
+            else:
+                continue
+            self._own = OWN
 
     def _wrapped(self, name: str, linear: "nn.Linear | PackedLinear | AdapterLinear") -> AdapterLinear:
         """Return the layer that has adapters, which takes the plain one's place the first time."""
-        if isinstance(linear, AdapterLinear):
-            return linear
+        return linear if isinstance(linear, AdapterLinear) else self._put(name, linear)
+
+    def _put(self, name: str, linear: nn.Linear | PackedLinear) -> AdapterLinear:
         layer = AdapterLinear(linear, linear.in_features, linear.out_features, self._selection)
         parent, _, attribute = name.rpartition(".")
         setattr(self._network.get_submodule(parent), attribute, layer)

@@ -8,7 +8,10 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 
 import torch
@@ -31,7 +34,15 @@ from mafunzo.compute.inference.request import (
     TokenStream,
 )
 from mafunzo.compute.inference.sampler import Sampler, Sampling, TokenLogprob, logprob
-from mafunzo.errors import ContextLengthExceeded, FailedError, InvalidParameter, MafunzoError, OutOfMemory, WorkerFailed
+from mafunzo.errors import (
+    ContextLengthExceeded,
+    FailedError,
+    InvalidParameter,
+    MafunzoError,
+    NotFound,
+    OutOfMemory,
+    WorkerFailed,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -61,27 +72,36 @@ class Engine:
         self.stop_token_ids = frozenset(stop_token_ids)
         self.max_model_len = executor.max_model_len
         self.limits = limits or batcher.Limits(max_batch, cache_tokens=executor.cache_budget_tokens())
-        self._inbox: queue.SimpleQueue[_Live | int | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Live | _Change | int | None] = queue.SimpleQueue()
         self._ids = itertools.count()
         self._state = batcher.State()
         cache_tokens = max(self.limits.cache_tokens, self.max_model_len)
         self._pool = BlockPool(block_count(cache_tokens), keeps_prefixes)
         self._live: dict[int, _Live] = {}
+        self._leaving_adapters: set[str] = set()
         self._is_closed = False
         self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
-    def submit(self, request: GenerationRequest, on_event: Callable[[Event], None] | None = None) -> TokenStream:
+    def submit(
+        self,
+        request: GenerationRequest,
+        on_event: Callable[[Event], None] | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> TokenStream:
         """Start a request from any thread; iterate the stream, or let the engine's thread call `on_event`.
+
+        tokenizer: an adapter's own, which makes the reply's text; by default the engine's.
 
         Raises `InvalidParameter` for a prompt that is empty, too long, or not of this vocabulary.
         """
         self.check(request)
         id = next(self._ids)
         stream = TokenStream(lambda: self._inbox.put(id))
-        stops = frozenset() if request.ignore_eos and request.grammar is None else self.stop_token_ids
-        live = _Live(id, request, stops, self.tokenizer, on_event or stream.put, self.max_model_len)
+        own_stops = self.stop_token_ids if request.stop_token_ids is None else request.stop_token_ids
+        stops = frozenset() if request.ignore_eos and request.grammar is None else own_stops
+        live = _Live(id, request, stops, tokenizer or self.tokenizer, on_event or stream.put, self.max_model_len)
         with self._closing:
             if not self._is_closed:
                 self._inbox.put(live)
@@ -137,6 +157,33 @@ class Engine:
             on_progress(len(replies))
         return replies
 
+    def load_adapter(self, name: str, folder: Path) -> None:
+        """Have requests name an adapter (peft's format) from now on; from any thread.
+
+        It is read while replies go on, and joins the network between two steps. Raises what is wrong with the adapter,
+        `Conflict` for a name that is taken, `OutOfMemory`, and `WorkerFailed` of an engine that is closed.
+        """
+        try:
+            factors = self.executor.read_adapter(folder)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemory(f"No memory left for the adapter '{name}'. Unload another.") from error
+        self._between_steps(lambda: self.executor.add_adapter(name, factors))
+
+    def unload_adapter(self, name: str) -> None:
+        """Let no new request name an adapter; its memory is free once those under way have ended. From any thread."""
+        self._between_steps(lambda: self._leaving_adapters.add(name))
+
+    def _between_steps(self, change: Callable[[], None]) -> None:
+        """Have the engine's thread make a change when no forward is under way; return once it is made, or raise its error."""
+        message = _Change(change)
+        with self._closing:
+            if self._is_closed:
+                raise WorkerFailed("The engine is closed.")
+            self._inbox.put(message)
+        message.end.result()
+
     def load(self) -> tuple[int, int]:
         """Return how many sequences hold blocks of the KV cache, and how many wait."""
         state = self._state
@@ -170,9 +217,12 @@ class Engine:
         messages = [self._inbox.get() for _ in range(self._inbox.qsize())]
         for live in [*self._live.values(), *(message for message in messages if isinstance(message, _Live))]:
             live.send(Failed(WorkerFailed("The engine was closed before the reply was done.")))
+        for change in (message for message in messages if isinstance(message, _Change)):
+            change.end.set_exception(WorkerFailed("The engine was closed before the change was made."))
 
     def _take_messages(self) -> bool:
         """Apply the inbox's messages, blocking while the engine is idle. Returns False once closed."""
+        self._forget_adapters()
         is_idle = not (self._state.waiting or self._state.running)
         if is_idle and self._pool.is_empty:
             self.executor.clear()
@@ -183,10 +233,27 @@ class Engine:
                 return False
             if isinstance(message, int):
                 self._cancel(message)
+            elif isinstance(message, _Change):
+                message.make()
             else:
-                self._live[message.id] = message
-                self._state = batcher.submit(self._state, message.sequence())
+                self._take_in(message)
         return True
+
+    def _take_in(self, live: "_Live") -> None:
+        """Queue a request; one whose adapter was unloaded since it was checked fails."""
+        name = live.request.adapter
+        if name is not None and (name not in self.executor.adapter_names or name in self._leaving_adapters):
+            live.send(Failed(NotFound(f"The adapter '{name}' was unloaded just now.")))
+            return
+        self._live[live.id] = live
+        self._state = batcher.submit(self._state, live.sequence())
+
+    def _forget_adapters(self) -> None:
+        """Free the memory of adapters that are to go and that no request names any more."""
+        for name in self._leaving_adapters - {live.request.adapter for live in self._live.values()}:
+            if name in self.executor.adapter_names:
+                self.executor.remove_adapter(name)
+            self._leaving_adapters.discard(name)
 
     def _step(self) -> None:
         """Run the next step of all that run, and choose their next tokens."""
@@ -250,6 +317,22 @@ class Engine:
         self._state = batcher.remove(self._state, self._pool, live.id)
         del self._live[live.id]
         live.send(event)
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What the engine's thread does between two steps, and its end."""
+
+    work: Callable[[], None]
+    end: "Future[None]" = field(default_factory=Future)
+
+    def make(self) -> None:
+        try:
+            self.work()
+        except Exception as error:  # noqa: BLE001 - it is whoever waits for the change who learns of it
+            self.end.set_exception(error)
+        else:
+            self.end.set_result(None)
 
 
 class _Live:

@@ -5,12 +5,15 @@ A batch has tokens of several sequences, each with its block table: block `i` ha
 attention reads it, is the executor's. Blocks may be in several tables: what is in a full one is only read.
 """
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor
+
+from mafunzo.compute.model.lora import Factors
 
 
 class Wanted(StrEnum):
@@ -52,6 +55,18 @@ class Executor(Protocol):
     @property
     def adapter_names(self) -> Set[str]:
         """The adapters that rows may name."""
+        ...
+
+    def read_adapter(self, folder: Path) -> Mapping[str, Factors]:
+        """Read an adapter (peft's format) for this network, on any thread; raises what is wrong with it."""
+        ...
+
+    def add_adapter(self, name: str, factors: Mapping[str, Factors]) -> None:
+        """Have rows name an adapter that was read; not during a forward. Raises `Conflict` for a name that is taken."""
+        ...
+
+    def remove_adapter(self, name: str) -> None:
+        """Forget an adapter that no row names any more; not during a forward."""
         ...
 
     def forward(self, rows: Sequence[Row]) -> list[Tensor]:

@@ -6,7 +6,7 @@ memory is only taken as blocks are used: they are made as large as they can get,
 The runtime doesn't check token ids: ids outside the vocabulary are refused by the engine.
 """
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mafunzo.compute.inference.adapters import Factors
 from mafunzo.compute.inference.block_pool import BLOCK_TOKENS, block_count
 from mafunzo.compute.inference.executor import Row, Wanted
 from mafunzo.compute.inference.executor_torch import cache_budget, cache_bytes_per_token, cache_limit, context_length
@@ -26,7 +27,7 @@ from mafunzo.compute.inference.openvino_graph import (
     page_attention,
     sliding_windows,
 )
-from mafunzo.errors import NotSupported
+from mafunzo.errors import NotFound, NotSupported
 
 CPU = torch.device("cpu")
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
@@ -70,6 +71,20 @@ class OpenVinoExecutor:
     def adapter_names(self) -> Set[str]:
         """The adapters that rows may name: none."""
         return frozenset()
+
+    def read_adapter(self, folder: Path) -> Mapping[str, Factors]:
+        """Raise `NotSupported`: the graph has no place for an adapter."""
+        raise NotSupported(
+            f"openvino serves no adapters, so that {folder.name} isn't loaded: deploy with --engine torch."
+        )
+
+    def add_adapter(self, name: str, factors: Mapping[str, Factors]) -> None:
+        """Raise `NotSupported`, as `read_adapter`."""
+        raise NotSupported(f"openvino serves no adapters, so that '{name}' isn't loaded: deploy with --engine torch.")
+
+    def remove_adapter(self, name: str) -> None:
+        """Raise `NotFound`: there is none."""
+        raise NotFound(f"There is no adapter '{name}'.")
 
     def forward(self, rows: Sequence[Row]) -> list[Tensor]:
         """Run all rows in one pass; return the logits of each, [as many as wanted, V]."""

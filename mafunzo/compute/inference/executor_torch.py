@@ -8,7 +8,7 @@ Shapes: N tokens of all rows, V the vocabulary.
 
 import json
 import logging
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from mafunzo.compute.inference.executor import Row, Wanted
 from mafunzo.compute.inference.kv_cache import PagedCache
 from mafunzo.compute.inference.packing import pack_linears
 from mafunzo.compute.model.loading import exact_length, rope_parameters
+from mafunzo.compute.model.lora import Factors
 from mafunzo.errors import NotSupported
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,18 @@ class TorchExecutor:
     def load_adapter(self, name: str, folder: Path) -> None:
         """Load an adapter (peft's format) beside the others; not during a forward. See `Adapters.load`."""
         self._adapters.load(name, folder)
+
+    def read_adapter(self, folder: Path) -> Mapping[str, Factors]:
+        """Read an adapter for this network, on any thread. See `Adapters.read`."""
+        return self._adapters.read(folder)
+
+    def add_adapter(self, name: str, factors: Mapping[str, Factors]) -> None:
+        """Have rows name an adapter that was read; not during a forward."""
+        self._adapters.add(name, factors)
+
+    def remove_adapter(self, name: str) -> None:
+        """Forget an adapter that no row names any more; not during a forward."""
+        self._adapters.remove(name)
 
     def clear(self) -> None:
         """Give the memory of all blocks back."""

@@ -1,7 +1,9 @@
 """Model loading for serving, from a folder to an engine: where weights, adapter and tokenizer are, and in which dtype."""
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from mafunzo.compute.inference.executor import Executor
 from mafunzo.compute.inference.executor_torch import TorchExecutor, serving_dtype
 from mafunzo.compute.inference.grammar import GrammarCompiler
 from mafunzo.compute.inference.stop import stop_token_ids
-from mafunzo.compute.model.folder import read_facts
+from mafunzo.compute.model.folder import TOKENIZER_FILES, read_facts
 from mafunzo.compute.model.loading import load_network
 from mafunzo.entities import engine as engines
 from mafunzo.entities.engine import EngineChoice
@@ -25,6 +27,7 @@ from mafunzo.errors import InvalidFile, InvalidParameter, NotSupported
 logger = logging.getLogger(__name__)
 
 TORCH = EngineChoice(engines.Engine.TORCH)
+GENERATION_FILE = "generation_config.json"
 
 
 @dataclass(frozen=True)
@@ -38,14 +41,23 @@ class ModelFolders:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """What a worker serves: an engine, its tokenizer, grammars for it, and facts of the network. choice: what computes it."""
+    """What a worker serves under a name: an engine, its tokenizer, grammars for it, and facts of the network.
+
+    folder: where tokenizer and generation configuration were read from; base: what an adapter's facts are compared with.
+    stop_token_ids: what ends its replies. choice: what computes it. adapter: the engine's name for what computes its replies,
+    None for the model itself.
+    """
 
     engine: Engine
     tokenizer: Any
     grammars: GrammarCompiler
     dtype: str
     parameters: int
+    folder: Path
+    base: Path
+    stop_token_ids: frozenset[int]
     choice: EngineChoice = TORCH
+    adapter: str | None = None
 
 
 def find_model(folder: Path, base: Path | None = None) -> ModelFolders:
@@ -53,9 +65,8 @@ def find_model(folder: Path, base: Path | None = None) -> ModelFolders:
 
     Raises `InvalidParameter` for an adapter without its base, `InvalidFile` for a folder that is neither.
     """
-    root = folder / "data" if (folder / "data").is_dir() else folder
-    for candidate in (root / "model", root / "adapter", folder):
-        if (candidate / "adapter_config.json").exists() and not (candidate / "config.json").exists():
+    for candidate in _places(folder):
+        if _is_adapter(candidate):
             if base is None:
                 raise InvalidParameter(f"{candidate} is an adapter: name the model that it was trained on with --base.")
             _check_base(folder, base)
@@ -90,7 +101,17 @@ def load_model(
     logger.info("Loaded %s: %s, %s, stops at %s", folder, choice, dtype, tokens)
     engine = Engine(executor, tokenizer, stops, max_batch)
     grammars = GrammarCompiler(tokenizer, executor.vocab_size, stops)
-    return LoadedModel(engine, tokenizer, grammars, precision.name(dtype), parameters, choice)
+    return LoadedModel(
+        engine,
+        tokenizer,
+        grammars,
+        precision.name(dtype),
+        parameters,
+        folders.tokenizer,
+        base or folder,
+        engine.stop_token_ids,
+        choice,
+    )
 
 
 def _load_executor(
@@ -122,6 +143,61 @@ def _converted(folders: ModelFolders, device: torch.device, cache_bytes: int | N
     return load_converted(folders.network, cache, converted_dtype(folders.network), cache_bytes)
 
 
+def load_adapter(model: LoadedModel, folder: Path, name: str, others: Iterable[LoadedModel] = ()) -> LoadedModel:
+    """Load an adapter onto a model that is being served, as the engine's `name`; return what answers with it.
+
+    It has the chat template, the tokenizer and the stop tokens of its own folder; where their files are those of the model, or
+    of one of the `others` on it, they are shared. Raises `InvalidFile` for a folder without an adapter, `InvalidParameter` for
+    one of another base, and what `Engine.load_adapter` does.
+    """
+    adapter = next(filter(_is_adapter, _places(folder)), None)
+    if adapter is None:
+        raise InvalidFile(f"{folder} holds no adapter: expected adapter_config.json there or in data/adapter (MLflow).")
+    _check_base(folder, model.base)
+    equal = (one for one in (model, *others) if not _has_tokenizer(adapter) or _has_texts_of(one.folder, adapter))
+    tuned = next(equal, None) or _with_texts_of(model, adapter)
+    model.engine.load_adapter(name, adapter)
+    logger.info("Loaded the adapter %s from %s", name, folder)
+    return replace(tuned, adapter=name, folder=adapter if _has_tokenizer(adapter) else model.folder)
+
+
+def _with_texts_of(model: LoadedModel, adapter: Path) -> LoadedModel:
+    """Return the model with the tokenizer, the chat template and the stop tokens of an adapter's folder."""
+    tokenizer, own = load_tokenizer(adapter), None
+    if (adapter / GENERATION_FILE).exists():
+        own = GenerationConfig.from_pretrained(adapter, local_files_only=True)
+    stops = frozenset(stop_token_ids(tokenizer, own)) | (model.stop_token_ids if own is None else frozenset())
+    grammars = GrammarCompiler(tokenizer, model.engine.executor.vocab_size, stops)
+    return replace(model, tokenizer=tokenizer, grammars=grammars, stop_token_ids=stops)
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return (folder / "tokenizer_config.json").exists()
+
+
+def _places(folder: Path) -> tuple[Path, ...]:
+    root = folder / "data" if (folder / "data").is_dir() else folder
+    return root / "model", root / "adapter", folder
+
+
+def _is_adapter(folder: Path) -> bool:
+    return (folder / "adapter_config.json").exists() and not (folder / "config.json").exists()
+
+
+def _has_texts_of(folder: Path, adapter: Path) -> bool:
+    """Return whether a folder has an adapter's tokenizer, chat template and, where it says any, generation configuration."""
+    texts, own = _text_files(folder), _text_files(adapter)
+    if GENERATION_FILE not in own:
+        texts.pop(GENERATION_FILE, None)
+    return texts == own
+
+
+def _text_files(folder: Path) -> dict[str, str]:
+    """Return the hashes of the files that say how conversations become tokens and where replies end."""
+    files = {file for pattern in (*TOKENIZER_FILES, GENERATION_FILE) for file in folder.glob(pattern) if file.is_file()}
+    return {str(file.relative_to(folder)): sha256(file.read_bytes()).hexdigest() for file in files}
+
+
 def _check_base(adapter: Path, base: Path) -> None:
     """Refuse a base whose recorded weights aren't those that the adapter was trained on; unrecorded ones pass."""
     expected = (read_facts(adapter).get("base") or {}).get("weights_sha256")
@@ -136,7 +212,7 @@ def _check_base(adapter: Path, base: Path) -> None:
 def _generation_config(folders: ModelFolders) -> Any:
     """Return the `generation_config.json` beside the tokenizer (a tuned model may have one), else the network's."""
     for folder in (folders.tokenizer, folders.network):
-        if (folder / "generation_config.json").exists():
+        if (folder / GENERATION_FILE).exists():
             return GenerationConfig.from_pretrained(folder, local_files_only=True)
     config = AutoConfig.from_pretrained(str(folders.network), local_files_only=True)
     return GenerationConfig.from_model_config(config)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mafunzo.compute.device.precision import multiplies_bfloat16
-from mafunzo.compute.model.lora import LoraLinear
+from mafunzo.compute.model.lora import Factors, LoraLinear
 
 TYPICAL_ROWS = 16
 
@@ -47,6 +47,14 @@ class PackedLora(PackedLinear):
         rows = x.reshape(-1, x.shape[-1])
         y = super().forward(rows).addmm_(rows @ self._a.t(), self._b.t(), alpha=self._scaling)
         return y.view(*x.shape[:-1], self.out_features)
+
+    def separated(self) -> tuple[PackedLinear, Factors]:
+        """Return the layer without its adapter, on the same memory, and the adapter."""
+        plain = PackedLinear.__new__(PackedLinear)
+        nn.Module.__init__(plain)
+        plain.in_features, plain.out_features = self.in_features, self.out_features
+        plain._packed, plain._bias = self._packed, self._bias
+        return plain, Factors(self._a, self._b, self._scaling)
 
 
 def pack_linears(network: nn.Module) -> None:

@@ -28,6 +28,7 @@ class GenerationRequest:
     prompt_logprobs: the same for the prompt's tokens. grammar: what the reply is held to; it ends where the grammar does,
     or at a stop token, `ignore_eos` or not. adapter: the name of the one that computes the reply, None for the base.
     cache_salt: what is kept of the prompt is shared with requests of the same salt only.
+    stop_token_ids: what ends the reply; None: what the engine's model stops at.
     """
 
     prompt_token_ids: tuple[int, ...]
@@ -40,6 +41,7 @@ class GenerationRequest:
     grammar: Grammar | None = None
     adapter: str | None = None
     cache_salt: str = ""
+    stop_token_ids: frozenset[int] | None = None
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class Answering:
         def hand_over(event: Event) -> None:
             loop.call_soon_threadsafe(self._events.put_nowait, event)
 
-        self._stream = service.loaded.engine.submit(request, hand_over)
+        self._stream = service.loaded.engine.submit(request, hand_over, service.loaded.tokenizer)
 
     async def events(self) -> AsyncIterator[Event]:
         """Yield all events; raises the error of a request that failed."""

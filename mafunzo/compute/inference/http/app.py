@@ -5,6 +5,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from mafunzo.compute.inference.engine import PROMPT
+from mafunzo.compute.inference.http.adapters import add_adapter_routes
 from mafunzo.compute.inference.http.answering import Disconnected
 from mafunzo.compute.inference.http.openai import add_openai_routes
 from mafunzo.compute.inference.http.service import Service
@@ -22,6 +23,7 @@ def make_app(service: Service) -> FastAPI:
     app.exception_handler(Exception)(_tell_fault)
     add_supervision_routes(app, service)
     add_openai_routes(app, service)
+    add_adapter_routes(app, service)
     return app
 
 

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from mafunzo.compute.inference.detokenizer import TokenOffsets
 from mafunzo.compute.inference.http.answering import Answering, merged, whole_replies
 from mafunzo.compute.inference.http.echo import Echo, echo, prompt_ids
-from mafunzo.compute.inference.http.service import Service, json_body
+from mafunzo.compute.inference.http.service import Service, json_body, model_of
 from mafunzo.compute.inference.request import Delta, Finished, GenerationRequest, Reply
 from mafunzo.compute.inference.sampler import Sampling
 from mafunzo.errors import MafunzoError
@@ -30,12 +30,13 @@ from mafunzo.protocol.stream import (
 TakeDelta = Callable[[Delta], list[Chunk]]
 
 
-def add_openai_routes(app: FastAPI, service: Service) -> None:
+def add_openai_routes(app: FastAPI, worker: Service) -> None:
     """Add the routes that generate."""
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
-        chat_request = chat_request_from_dict(await json_body(request))
+        body = await json_body(request)
+        chat_request, service = chat_request_from_dict(body), worker.named(model_of(body))
         prompt = service.prompt_ids(chat_request.conversation, True, chat_request.template_variables)
         grammar = await asyncio.to_thread(service.grammar, chat_request)
         engine_request = replace(_engine_request(prompt, chat_request.options), grammar=grammar)
@@ -50,7 +51,8 @@ def add_openai_routes(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/completions")
     async def complete(request: Request) -> Response:
-        completion_request = completion_request_from_dict(await json_body(request))
+        body = await json_body(request)
+        completion_request, service = completion_request_from_dict(body), worker.named(model_of(body))
         answerings = _submit(service, _completion_requests(service, completion_request))
         heading, n = service.heading("cmpl"), completion_request.n
         if completion_request.is_stream:
@@ -64,9 +66,11 @@ def add_openai_routes(app: FastAPI, service: Service) -> None:
 
 def _submit(service: Service, requests: Sequence[GenerationRequest]) -> list[Answering]:
     """Start all requests, or none if one is refused."""
-    for request in requests:
-        service.loaded.engine.check(request)
-    return [Answering(service, request) for request in requests]
+    model = service.loaded
+    own = [replace(one, adapter=model.adapter, stop_token_ids=model.stop_token_ids) for one in requests]
+    for request in own:
+        model.engine.check(request)
+    return [Answering(service, request) for request in own]
 
 
 def _engine_request(prompt: Sequence[int], options: Options, is_echo: bool = False) -> GenerationRequest:

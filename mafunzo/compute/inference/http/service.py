@@ -1,8 +1,11 @@
-"""The model that a worker serves, under its name, with its metrics; and the JSON that it is asked in."""
+"""What a worker serves under its names, a model and adapters on it, with its metrics; and the JSON that it is asked in."""
 
+import itertools
 import secrets
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fastapi import Request
@@ -12,11 +15,11 @@ from mafunzo.compute.chat.prompt import render_prompt
 from mafunzo.compute.chat.template import text_ids
 from mafunzo.compute.inference.detokenizer import token_text
 from mafunzo.compute.inference.grammar import Grammar
-from mafunzo.compute.inference.loading import LoadedModel
+from mafunzo.compute.inference.loading import LoadedModel, load_adapter
 from mafunzo.compute.inference.request_grammar import request_grammar
 from mafunzo.compute.inference.sampler import TokenLogprob as EngineLogprob
 from mafunzo.entities.conversation import Conversation
-from mafunzo.errors import Unavailable
+from mafunzo.errors import Conflict, InvalidParameter, NotFound, Unavailable
 from mafunzo.protocol.body import parse_body
 from mafunzo.protocol.chat import ChatRequest, Heading, TokenLogprob
 
@@ -24,13 +27,62 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
 class Service:
-    """One model under a name. `model` is None while it loads."""
+    """One model under a name. `model` is None while it loads. adapters: those on it, by their names, `<name>:<adapter>`.
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    root: the folder that an adapter was loaded from.
+    """
+
+    def __init__(
+        self, name: str, model: LoadedModel | None = None, metrics: "Metrics | None" = None, root: Path | None = None
+    ) -> None:
+        self.name, self.root = name, root
         self.created = int(time.time())
-        self.model: LoadedModel | None = None
-        self.metrics = Metrics(lambda: self.model.engine.load() if self.model else (0, 0))
+        self.model = model
+        self.metrics = metrics or Metrics(lambda: self.model.engine.load() if self.model else (0, 0))
+        self.adapters: dict[str, Service] = {}
+        self._changing = threading.Lock()
+        self._loads = itertools.count(1)
+
+    def named(self, model: object) -> "Service":
+        """Return what answers a request for `model`: an adapter by its name, the model itself by any other that is none.
+
+        Raises `NotFound` for an adapter that isn't loaded.
+        """
+        if not isinstance(model, str) or not model.startswith(f"{self.name}:"):
+            return self
+        adapter = self.adapters.get(model)
+        if adapter is None:
+            raise NotFound(f"There is no adapter '{model}' on this worker.")
+        return adapter
+
+    def load_adapter(self, name: str, folder: Path) -> "Service":
+        """Load an adapter under a name; the same once more changes nothing. Takes seconds; requests go on meanwhile.
+
+        Raises `InvalidParameter` for a name that isn't `<model>:<adapter>`, `Conflict` for one that is taken, and what
+        `loading.load_adapter` does.
+        """
+        if not name.startswith(f"{self.name}:") or name == f"{self.name}:":
+            raise InvalidParameter(f"lora_name is '{name}', expected '{self.name}:' and the adapter's name.")
+        with self._changing:
+            present = self.adapters.get(name)
+            if present is not None and present.root == folder:
+                return present
+            if present is not None:
+                raise Conflict(f"There is an adapter '{name}' already, from {present.root}. Unload it first.")
+            # What the engine keeps of prompts is kept by its name of an adapter: no two loads share one.
+            others = [one.loaded for one in self.adapters.values()]
+            model = load_adapter(self.loaded, folder, f"{name}#{next(self._loads)}", others)
+            self.adapters[name] = Service(name, model, self.metrics, folder)
+            return self.adapters[name]
+
+    def unload_adapter(self, name: str) -> None:
+        """Let no new request have an adapter; those under way end as they would. Raises `NotFound`."""
+        with self._changing:
+            adapter = self.adapters.pop(name, None)
+            if adapter is None:
+                raise NotFound(f"There is no adapter '{name}' on this worker.")
+            assert adapter.loaded.adapter is not None
+            self.loaded.engine.unload_adapter(adapter.loaded.adapter)
 
     @property
     def loaded(self) -> LoadedModel:
@@ -106,3 +158,8 @@ class Metrics:
 async def json_body(request: Request) -> Any:
     """Return a request's body as JSON; raises `InvalidParameter` for what can't be processed."""
     return parse_body(await request.body())
+
+
+def model_of(body: Any) -> Any:
+    """Return what a request's body calls the model that is to answer, whatever else is wrong with it."""
+    return body.get("model") if isinstance(body, dict) else None

@@ -4,11 +4,13 @@ For the proof the server asks for token ids and for what the model stops at, und
 log-probabilities that it compares too are text completions with `echo` and without new tokens (`openai.py`).
 """
 
+from typing import Any
+
 import psutil
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from mafunzo.compute.inference.http.service import Service, json_body
+from mafunzo.compute.inference.http.service import Service, json_body, model_of
 from mafunzo.protocol.chat import conversation_from_request
 
 
@@ -23,21 +25,22 @@ def add_supervision_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/models")
     async def models() -> Response:
-        engine = service.loaded.engine
-        model = {"id": service.name, "object": "model", "created": service.created, "owned_by": "mafunzo"}
-        return JSONResponse({"object": "list", "data": [model | {"max_model_len": engine.max_model_len}]})
+        length = {"max_model_len": service.loaded.engine.max_model_len}
+        adapters = [_model(one) | length | {"parent": service.name} for one in list(service.adapters.values())]
+        return JSONResponse({"object": "list", "data": [_model(service) | length, *adapters]})
 
     @app.get("/metrics")
     async def metrics() -> Response:
         return PlainTextResponse(service.metrics.render(), media_type="text/plain; version=0.0.4")
 
     @app.get("/info")
-    async def info() -> Response:
-        model = service.loaded
+    async def info(request: Request) -> Response:
+        answering = service.named(request.query_params.get("model"))
+        model = answering.loaded
         return JSONResponse(
             {
-                "name": service.name,
-                "stop_token_ids": sorted(model.engine.stop_token_ids),
+                "name": answering.name,
+                "stop_token_ids": sorted(model.stop_token_ids),
                 "engine": model.choice.engine,
                 "dtype": model.dtype,
                 "max_model_len": model.engine.max_model_len,
@@ -50,14 +53,19 @@ def add_supervision_routes(app: FastAPI, service: Service) -> None:
     @app.post("/tokenize")
     async def tokenize(request: Request) -> Response:
         body = await json_body(request)
+        answering = service.named(model_of(body))
         if isinstance(body, dict) and "prompt" in body:
-            ids = service.loaded.tokenizer(
+            ids = answering.loaded.tokenizer(
                 str(body["prompt"]), add_special_tokens=bool(body.get("add_special_tokens", True))
             )
             tokens = list(ids["input_ids"])
         else:
             conversation = conversation_from_request(body)
-            tokens = service.prompt_ids(conversation, bool(body.get("add_generation_prompt", True)))
+            tokens = answering.prompt_ids(conversation, bool(body.get("add_generation_prompt", True)))
         return JSONResponse(
             {"tokens": tokens, "count": len(tokens), "max_model_len": service.loaded.engine.max_model_len}
         )
+
+
+def _model(service: Service) -> dict[str, Any]:
+    return {"id": service.name, "object": "model", "created": service.created, "owned_by": "mafunzo"}

@@ -144,10 +144,36 @@ def test_what_cannot_be_served_beside_others_is_refused_and_changes_nothing(
 
 
 @pytest.mark.parametrize("is_packed", [False, True])
-def test_a_network_with_an_adapter_of_its_own_takes_no_others(
+def test_a_network_with_an_adapter_of_its_own_answers_with_it_where_a_row_names_none(
     network: Any, folders: dict[str, Path], is_packed: bool
 ) -> None:
-    load_adapter(network, folders["red"])
-    executor = TorchExecutor(network, pack_weights=is_packed)
-    with pytest.raises(NotSupported, match="has an adapter on it already"):
-        executor.load_adapter("blue", folders["blue"])
+    tuned = copy.deepcopy(network)
+    load_adapter(tuned, folders["red"])
+    rows = runner(tuned, {"blue": folders["blue"]}, is_packed)
+    rows.adapters = {1: "blue"}
+    tokens = dict(enumerate(prompts()[:2]))
+    logits = rows.run(tokens, Wanted.ALL)
+    for id, name in enumerate(("red", "blue")):
+        alone = runner(network, folders, is_packed)
+        alone.adapters = {id: name}
+        assert torch.allclose(logits[id], alone.run({id: tokens[id]}, Wanted.ALL)[id], atol=1e-4)
+
+
+def test_an_adapter_of_the_head_that_a_network_has_lets_no_other_beside_it(
+    network: Any, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    load_adapter(network, save(network, tmp_path / "head", 3, "lm_head"))
+    with pytest.raises(NotSupported, match="own adapter is one of the output head"):
+        TorchExecutor(network).load_adapter("blue", folders["blue"])
+
+
+def test_an_adapter_that_was_removed_leaves_its_name_and_no_factors(
+    network: PreTrainedModel, folders: dict[str, Path]
+) -> None:
+    executor = TorchExecutor(network)
+    for name, folder in folders.items():
+        executor.load_adapter(name, folder)
+    executor.remove_adapter("red")
+    layers = [module for module in executor.network.modules() if isinstance(module, AdapterLinear)]
+    assert {name for layer in layers for name in layer.factors} == executor.adapter_names == {"blue"}
+    executor.load_adapter("red", folders["red"])
