@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from mafunzo.entities.adapter import Adapter, AdapterState, AdapterStatus
 from mafunzo.entities.engine import Engine
 from mafunzo.entities.rate_limit import RateLimit
 from mafunzo.entities.reference import AssetReference
@@ -46,7 +47,8 @@ class Supervision:
 
     started_at, healthy_at: of the newest worker, 0 for not yet; was_healthy: whether any worker of it ever was.
     crashes: unasked ends in a row. retry_at: no start before. reason: why it waits, for people. memory: what the newest
-    worker books, engine: what computes it, and why, both for people. is_woken: whether it starts because requests came.
+    worker books, engine: what computes it, and why, both for people; booked_mb: without its adapters. is_woken: whether it
+    starts because requests came.
     leaves_at: when a worker that gets no more requests ends, whatever it still answers.
     """
 
@@ -60,6 +62,7 @@ class Supervision:
     engine: str = ""
     is_woken: bool = False
     leaves_at: float = 0.0
+    booked_mb: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ class Replica:
     verification: Mapping[str, Any] | None = None
     error: Mapping[str, Any] | None = None
     supervision: Supervision = Supervision()
+    adapter_states: Mapping[str, AdapterState] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,8 @@ class Deployment:
     limit of one request. scale: how many workers it has. ttl_s: of its lease, which ends at `expires_at`, and the deployment
     with it, unless it is renewed; None for one that stays. verification: what the proof that serving equals training compared,
     and with what result. rollout: the update that goes on, or was taken back. logs_requests: whether prompts and answers are
-    kept, as somebody asked for it. engine: what the user wants to compute it. echoes: what a way in keeps of a request's
+    kept, as somebody asked for it. engine: what the user wants to compute it. adapters: what its workers serve beside its
+    model, by name; adapter_states: what became of them on the worker. echoes: what a way in keeps of a request's
     original body, under its own name, to answer with it; nothing else reads it.
     """
 
@@ -144,6 +149,8 @@ class Deployment:
     replicas: tuple[Replica, ...] = ()
     logs_requests: bool = False
     engine: Engine = Engine.AUTO
+    adapters: Mapping[str, Adapter] = field(default_factory=dict)
+    adapter_states: Mapping[str, AdapterState] = field(default_factory=dict)
 
     def leased(self, ttl_s: float | None, now: datetime) -> "Deployment":
         """Return the deployment with a lease from now on, or without one."""
@@ -157,13 +164,27 @@ class Deployment:
     @property
     def serving(self) -> Serving:
         """What gives the answers of its worker now."""
+        return self.serving_of(None)
+
+    def serving_of(self, adapter: str | None) -> Serving:
+        """What gives the answers of one of its adapters, or of its own model."""
         deployed_at = "" if self.created_at is None else self.created_at.astimezone(UTC).isoformat()
-        return Serving(self.endpoint, self.name, self.model, self.artifact, self.base_artifact, deployed_at)
+        model, artifact, base = self.model, self.artifact, self.base_artifact
+        if adapter is not None:
+            served = self.adapters[adapter]
+            model, artifact, base = served.model, served.artifact, base or artifact
+        return Serving(self.endpoint, self.name, model, artifact, base, deployed_at)
+
+    @property
+    def servings(self) -> tuple[Serving, ...]:
+        """What gives the answers of its worker: its own model, and each adapter."""
+        return (self.serving, *map(self.serving_of, self.adapters))
 
     @property
     def models(self) -> frozenset[str]:
-        """The versions of models that its workers serve, or are to serve when an update that goes on has ended or failed."""
-        served = {worker.model for worker in self.workers}
+        """The versions of models that its workers serve, or are to serve when an update that goes on has ended or failed;
+        those of its adapters too."""
+        served = {worker.model for worker in self.workers} | {adapter.model for adapter in self.adapters.values()}
         if self.rollout is not None:
             served |= {self.rollout.wanted.model, self.rollout.previous.model}
         return frozenset(served)
@@ -183,6 +204,18 @@ class Deployment:
         if self.status is not DeploymentStatus.DELETING:
             return workers
         return tuple(replace(worker, status=DeploymentStatus.DELETING) for worker in workers)
+
+    def adapter_state(self, name: str) -> AdapterState | None:
+        """Return what became of an adapter on the worker; None where this version of it wasn't begun to be loaded."""
+        adapter, state = self.adapters.get(name), self.adapter_states.get(name)
+        if adapter is None or state is None or state.artifact != adapter.artifact:
+            return None
+        return state if state.attempt == self.attempt else None
+
+    def adapter_status(self, name: str) -> AdapterStatus:
+        """Return how an adapter stands on the worker."""
+        state = self.adapter_state(name)
+        return AdapterStatus.LOADING if state is None else state.status
 
     def with_worker(self, worker: "Deployment") -> "Deployment":
         """Return the deployment with the state of one of its workers replaced, or with one more worker."""

@@ -2,7 +2,8 @@
 
 A token is a byte; a turn is `<role>text</s>` with 2 for `</s>`; a log-probability is a function of the token and its position.
 fake.json may hold: bos (token or null), eos, stop_token_ids, turn (a format), shift (added to each log-probability),
-load_s, exit_code (ends while loading), fails_probes, chunk_s (pause between the chunks of a stream), reply.
+load_s, exit_code (ends while loading), fails_probes, chunk_s (pause between the chunks of a stream), reply. An adapter's
+folder holds such a file too, for requests that name it; with `ends_worker` the worker ends while it loads it.
 Asked for "crash", it ends itself at once; what it saw of a disconnected client goes into `disconnected` beside its port file.
 """
 
@@ -16,6 +17,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 DEFAULTS: dict[str, Any] = {
     "bos": 1,
@@ -69,6 +71,7 @@ class Handler(BaseHTTPRequestHandler):
     folder: Path
     ready_at: float
     bearer: str | None
+    adapters: dict[str, tuple[str, dict[str, Any]]]
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -88,13 +91,24 @@ class Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return
             self._send(200 if time.monotonic() > self.ready_at else 503, {})
-        elif self.path == "/info":
-            self._send(200, {"stop_token_ids": self.settings["stop_token_ids"]})
+        elif self.path.partition("?")[0] == "/info":
+            query = parse_qs(self.path.partition("?")[2])
+            if self._take_settings(query.get("model", [""])[0]):
+                self._send(200, {"stop_token_ids": self.settings["stop_token_ids"]})
         else:
-            self._send(200, {"data": [{"id": self.name}]})
+            self._send(200, {"data": [{"id": name} for name in (self.name, *self.adapters)]})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/v1/load_lora_adapter":
+            self._load_adapter(body["lora_name"], body["lora_path"])
+            return
+        if self.path == "/v1/unload_lora_adapter":
+            is_there = self.adapters.pop(body["lora_name"], None) is not None
+            self._send(200 if is_there else 404, {})
+            return
+        if not self._take_settings(body.get("model")):
+            return
         if self.path == "/tokenize":
             try:
                 tokens = tokenize(self.settings, body["messages"], body["add_generation_prompt"])
@@ -106,6 +120,28 @@ class Handler(BaseHTTPRequestHandler):
             self._complete(body)
         else:
             self._chat(body)
+
+    def _load_adapter(self, name: str, path: str) -> None:
+        if name in self.adapters:
+            is_same = self.adapters[name][0] == path
+            self._send(200 if is_same else 409, {"error": {"message": "the name is taken"}})
+            return
+        settings = DEFAULTS | json.loads((Path(path) / "fake.json").read_text())
+        if settings.get("ends_worker"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.adapters[name] = (path, settings)
+        self._send(200, {})
+
+    def _take_settings(self, model: Any) -> bool:
+        """Answer as the adapter that is named; one that isn't loaded is refused."""
+        if not str(model).startswith(f"{self.name}:"):
+            self.settings = type(self).settings
+            return True
+        if model in self.adapters:
+            self.settings = self.adapters[model][1]
+            return True
+        self._send(404, {"error": {"message": f"there is no adapter {model}"}})
+        return False
 
     def _complete(self, body: dict[str, Any]) -> None:
         tokens = body["prompt"]
@@ -171,6 +207,7 @@ def main() -> None:
         parser.add_argument(f"--{name}")
     given = parser.parse_args()
     file = Path(given.model) / "fake.json"
+    Handler.adapters = {}
     Handler.settings = DEFAULTS | (json.loads(file.read_text()) if file.exists() else {})
     Handler.name, Handler.folder = given.name, Path(given.port_file).parent
     if given.engine_file and Handler.settings["engine"]:

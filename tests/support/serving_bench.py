@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mafunzo.control.store.home import Home
 from mafunzo.control.store.lease import Leases
 from mafunzo.control.store.migrations import open_database
 from mafunzo.control.store.records import Records
+from mafunzo.entities.adapter import Adapter
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.entities.job import Resources
 from tests.support.fake_worker import reference
@@ -61,6 +63,32 @@ class Bench:
         if with_reference:
             (folder / "serving_reference.json").write_text(json.dumps(reference()))
         return self.artifacts.put(folder)
+
+    def adapter(self, settings: dict[str, Any] | None = None, base: str | None = None) -> str:
+        """Put an adapter into the store that makes the worker behave as `settings` say; base: the weights it was trained on."""
+        folder = self.files / f"adapter-{len(list(self.files.glob('*')))}"
+        folder.mkdir(parents=True)
+        (folder / "fake.json").write_text(json.dumps({"reply": "hello from the adapter"} | (settings or {})))
+        (folder / "adapter_config.json").write_text("{}")
+        (folder / "adapter_model.safetensors").write_bytes(folder.name.encode())
+        (folder / "serving_reference.json").write_text(json.dumps(reference()))
+        facts = {} if base is None else {"base": {"name": "its-base", "weights_sha256": base}}
+        (folder / "mafunzo_model.json").write_text(json.dumps(facts))
+        return self.artifacts.put(folder)
+
+    def add_adapter(self, name: str, artifact: str, deployment: str = "blue") -> None:
+        """Write what `Workspace.adapters.add` writes."""
+        added = Adapter(f"{name}:1", artifact)
+        self.records.deployments.change(
+            "chat", deployment, lambda now: replace(now, adapters={**now.adapters, name: added})
+        )
+
+    def remove_adapter(self, name: str) -> None:
+        self.records.deployments.change(
+            "chat",
+            "blue",
+            lambda now: replace(now, adapters={one: it for one, it in now.adapters.items() if one != name}),
+        )
 
     def deploy(self, artifact: str, endpoint: str = "chat", name: str = "blue", **more: Any) -> Deployment:
         if endpoint not in [e.name for e in self.records.endpoints.list()]:

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mafunzo.compute.inference.adapters import Factors
 from mafunzo.compute.inference.block_pool import BLOCK_TOKENS, block_count
 from mafunzo.compute.inference.executor import Row, Wanted
 from mafunzo.compute.inference.executor_torch import cache_budget, cache_bytes_per_token, cache_limit, context_length
@@ -27,6 +26,7 @@ from mafunzo.compute.inference.openvino_graph import (
     page_attention,
     sliding_windows,
 )
+from mafunzo.compute.model.lora import Factors
 from mafunzo.errors import NotFound, NotSupported
 
 CPU = torch.device("cpu")

@@ -54,12 +54,23 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class AdapterWork:
+    """An adapter that is being loaded into a worker and proven, or unloaded; verdict: its end. artifact: of its files."""
+
+    name: str
+    artifact: str
+    is_unloading: bool = False
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True)
 class WorkerState:
     """What is seen of a worker of a deployment.
 
     ended: how it ended, in words; empty while it runs and before the first start. is_final: another start wouldn't help.
     port: where it listens, once it does. failed_probes: how many probes failed in a row.
-    is_verifying: whether a comparison is under way; verdict: its end. requests: how many it answers.
+    is_verifying: whether a comparison is under way; verdict: its end. requests: how many it answers. adapter_work: what is
+    being done about one of its adapters, or was.
     """
 
     is_running: bool = False
@@ -71,6 +82,7 @@ class WorkerState:
     is_verifying: bool = False
     verdict: Verdict | None = None
     requests: int = 0
+    adapter_work: AdapterWork | None = None
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,11 @@ def engine_of(
     base_artifact: str | None,
     capacity: Resources,
     instances: int = 1,
+    has_adapters: bool = False,
 ) -> EngineChoice:
     """Return what computes a model, by its hash and that of its base under an adapter, on this machine.
 
-    instances: how many workers there may be.
+    instances: how many workers there may be. has_adapters: whether they serve any beside the model.
     """
     if asked is Engine.TORCH:
         return EngineChoice(Engine.TORCH)
@@ -40,7 +41,7 @@ def engine_of(
         weights_mb=weights_mb(artifacts, [artifact], frozenset()),
         memory_mb=int(capacity.memory_mb),
         instances=instances,
-        has_adapter=base_artifact is not None,
+        has_adapter=base_artifact is not None or has_adapters,
         has_gpu=capacity.gpus > 0,
         processor=platform.machine(),
         is_installed=is_installed(),

@@ -44,19 +44,21 @@ LEAST_TOKENS = 2048
 @dataclass(frozen=True)
 class WorkerMemory:
     """What a worker books. cache_mb: None where it isn't known here, as on an accelerator, whose memory isn't booked.
-    cache_tokens: of all conversations together; context_tokens: of the longest."""
+    cache_tokens: of all conversations together; context_tokens: of the longest. adapters_mb: of those beside its model."""
 
     weights_mb: int
     cache_mb: int | None = None
     cache_tokens: int = 0
     context_tokens: int = 0
+    adapters_mb: int = 0
 
     @property
     def booked_mb(self) -> int:
-        return self.weights_mb + (self.cache_mb or 0) + PROCESS_MB
+        return self.weights_mb + self.adapters_mb + (self.cache_mb or 0) + PROCESS_MB
 
     def __str__(self) -> str:
         text = f"{self.booked_mb:,} MB: weights {self.weights_mb:,}, process {PROCESS_MB}"
+        text += f", adapters {self.adapters_mb:,}" if self.adapters_mb else ""
         if self.cache_mb is None:
             return text
         longest = min(self.context_tokens, self.cache_tokens - 1)
@@ -92,6 +94,12 @@ def worker_memory(
     share = int(CACHE_SHARE * (free_mb - weights - PROCESS_MB))
     cache_mb = max(least, min(most, share))
     return WorkerMemory(weights, cache_mb, cache_mb * 2**20 // per_token, context)
+
+
+def adapter_mb(artifacts: Artifacts, artifact: str) -> int:
+    """Return what an adapter takes in a worker's memory at most: its weights, the 16-bit ones as float32."""
+    weights = [file for file in artifacts.manifest(artifact) if file.path.endswith(".safetensors")]
+    return _megabytes(sum(file.size for file in weights) + half_bytes(artifacts, [artifact]))
 
 
 def least_resources(artifacts: Artifacts, hashes: Sequence[str], capacity: Resources) -> Resources:

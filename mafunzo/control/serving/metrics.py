@@ -48,6 +48,12 @@ class RequestMetrics:
         self._seconds = Histogram(
             "mafunzo_request_seconds", "Until the last byte", names, buckets=SECONDS, registry=registry
         )
+        self._adapter_requests = Counter(
+            "mafunzo_adapter_requests",
+            "Requests for an adapter, which are among mafunzo_requests too",
+            (*names, "adapter", "status"),
+            registry=registry,
+        )
         self._in_flight = Gauge("mafunzo_requests_in_flight", "Requests being answered now", names, registry=registry)
         self._unanswered = Counter(
             "mafunzo_requests_unanswered",
@@ -63,12 +69,14 @@ class RequestMetrics:
         """Count a request as being answered; `end` must follow."""
         self._in_flight.labels(deployment.endpoint, deployment.name).inc()
 
-    def end(self, deployment: Deployment, status: int, seconds: float) -> None:
-        """Count a request that has ended."""
+    def end(self, deployment: Deployment, status: int, seconds: float, adapter: str | None = None) -> None:
+        """Count a request that has ended; adapter: which one it was for."""
         names = (deployment.endpoint, deployment.name)
         self._in_flight.labels(*names).dec()
         self._requests.labels(*names, str(status)).inc()
         self._seconds.labels(*names).observe(seconds)
+        if adapter is not None:
+            self._adapter_requests.labels(*names, adapter, str(status)).inc()
 
     def move(self, before: Deployment, after: Deployment) -> None:
         """Count a request that is being answered as another deployment's."""

@@ -5,25 +5,27 @@ What is kept in memory only can be found out again: the next server asks `/healt
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
 
 from mafunzo.control.launcher.local import ExitRecord, LocalLauncher, Running
 from mafunzo.control.launcher.steady_clock import steady_s
-from mafunzo.control.serving.decide import Health, Key, Verdict, WorkerState
+from mafunzo.control.serving.decide import AdapterWork, Health, Key, Verdict, WorkerState
 from mafunzo.control.serving.reference import how_stored, read_reference
-from mafunzo.control.serving.verification import verify
+from mafunzo.control.serving.verification import REQUEST_TIMEOUT_S, verify, why
 from mafunzo.control.serving.worker_folder import describe_end, is_final, read_port, worker_folder, worker_token
 from mafunzo.control.store.home import Home
+from mafunzo.entities.adapter import adapter_model
 from mafunzo.entities.endpoint import Deployment
-from mafunzo.errors import MafunzoError
+from mafunzo.errors import Conflict, MafunzoError, NotFound
 
 TICK_S = 0.3
 """How often workers are looked at."""
 PROBE_PERIOD_S = 2.0
 PROBE_TIMEOUT_S = 10.0
+LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 
 
 @dataclass
@@ -36,6 +38,8 @@ class _Watch:
     health: Health = Health.UNKNOWN
     failed_probes: int = 0
     comparison: "Future[Verdict] | None" = None
+    adapter_work: AdapterWork | None = None
+    adapter_end: "Future[Verdict] | None" = None
 
 
 class Observer:
@@ -84,6 +88,29 @@ class Observer:
         """Forget a comparison: a later verification begins with a new one."""
         self._watches[_key(deployment)].comparison = None
 
+    def load_adapter(self, deployment: Deployment, name: str, folder: Path) -> None:
+        """Begin to load an adapter into a worker, from `folder`, and to compare it with the tuned model."""
+        model = adapter_model(deployment.endpoint, name)
+        url, headers = f"http://127.0.0.1:{deployment.port}", self._headers(deployment)
+        work = AdapterWork(name, deployment.adapters[name].artifact)
+        self._begin_adapter(deployment, work, self._threads.submit(_load_adapter, url, headers, model, folder))
+
+    def unload_adapter(self, deployment: Deployment, name: str) -> None:
+        """Begin to unload an adapter from a worker."""
+        model = adapter_model(deployment.endpoint, name)
+        url, headers = f"http://127.0.0.1:{deployment.port}", self._headers(deployment)
+        work = AdapterWork(name, deployment.adapter_states[name].artifact, is_unloading=True)
+        self._begin_adapter(deployment, work, self._threads.submit(_unload_adapter, url, headers, model))
+
+    def end_adapter(self, deployment: Deployment) -> None:
+        """Forget what was done about an adapter: the next one can begin."""
+        watch = self._watches[_key(deployment)]
+        watch.adapter_work = watch.adapter_end = None
+
+    def _begin_adapter(self, deployment: Deployment, work: AdapterWork, end: "Future[Verdict]") -> None:
+        watch = self._watches[_key(deployment)]
+        watch.adapter_work, watch.adapter_end = work, end
+
     def _headers(self, deployment: Deployment) -> dict[str, str]:
         return {"Authorization": f"Bearer {worker_token(self._secret, deployment)}"}
 
@@ -113,6 +140,7 @@ class Observer:
             requests=self._requests(deployment),
             is_verifying=watch.comparison is not None and not has_ended,
             verdict=watch.comparison.result() if watch.comparison is not None and has_ended else None,
+            adapter_work=_adapter_work(watch),
         )
 
     def _probe(self, watch: _Watch, port: int, headers: Mapping[str, str]) -> None:
@@ -137,15 +165,63 @@ class Observer:
 
 def _compare(model: Path, port: int, headers: Mapping[str, str]) -> Verdict:
     """Run in a thread: seconds on a small model, minutes on a large one."""
+    return _compared(model, f"http://127.0.0.1:{port}", headers)
+
+
+def _compared(folder: Path, url: str, headers: Mapping[str, str], model: str | None = None) -> Verdict:
     try:
-        reference = read_reference(model)
+        reference = read_reference(folder)
         if reference is None:
             reason = "The model wasn't tuned here: there is nothing to compare with."
             return Verdict(record={"result": "unverified", "reason": reason})
-        return verify(f"http://127.0.0.1:{port}", reference, how_stored(model), headers=headers)
+        return verify(url, reference, how_stored(folder), headers=headers, model=model)
     except MafunzoError as error:
-        faults = (error.message, *error.faults)
-        return Verdict(faults, {"result": "refused", "faults": list(faults)})
+        return _refused(error.message, *error.faults)
+
+
+def _adapter_work(watch: _Watch) -> AdapterWork | None:
+    work, end = watch.adapter_work, watch.adapter_end
+    return replace(work, verdict=end.result()) if work is not None and end is not None and end.done() else work
+
+
+def _load_adapter(url: str, headers: Mapping[str, str], model: str, folder: Path) -> Verdict:
+    """Load an adapter into a worker and compare it with the tuned model; one that differs is unloaded again. In a thread."""
+    with httpx.Client(timeout=REQUEST_TIMEOUT_S, trust_env=False, headers=headers) as http:
+        try:
+            verdict = _loaded(http, url, headers, model, folder)
+            if verdict.faults:
+                http.post(f"{url}{UNLOAD}", json={"lora_name": model})
+        except httpx.TransportError as error:
+            return Verdict(broke=f"{type(error).__name__}: {error}")
+        except (OSError, ValueError, LookupError, TypeError) as error:  # a damaged file is this adapter's fault alone
+            verdict = _refused(f"adapter: the proof broke: {type(error).__name__}: {error}")
+    return verdict
+
+
+def _loaded(http: httpx.Client, url: str, headers: Mapping[str, str], model: str, folder: Path) -> Verdict:
+    body = {"lora_name": model, "lora_path": str(folder)}
+    answer = http.post(f"{url}{LOAD}", json=body)
+    if answer.status_code == Conflict.status:  # what a server before this one loaded, and didn't write down
+        http.post(f"{url}{UNLOAD}", json={"lora_name": model})
+        answer = http.post(f"{url}{LOAD}", json=body)
+    if answer.is_error:
+        return _refused(f"adapter: the worker can't load it: {why(answer)}")
+    return _compared(folder, url, headers, model)
+
+
+def _refused(*faults: str) -> Verdict:
+    return Verdict(faults, {"result": "refused", "faults": list(faults)})
+
+
+def _unload_adapter(url: str, headers: Mapping[str, str], model: str) -> Verdict:
+    try:
+        answer = httpx.post(
+            f"{url}{UNLOAD}", json={"lora_name": model}, headers=headers, timeout=PROBE_TIMEOUT_S, trust_env=False
+        )
+    except httpx.TransportError as error:
+        return Verdict(broke=f"{type(error).__name__}: {error}")
+    is_gone = answer.is_success or answer.status_code == NotFound.status
+    return Verdict() if is_gone else Verdict(broke=f"the worker answers {answer.status_code}: {why(answer)}")
 
 
 def _key(deployment: Deployment) -> Key:

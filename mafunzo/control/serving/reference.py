@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -87,13 +87,18 @@ def wrong_base(folder: Path, base: Sequence[StoredFile]) -> tuple[str, ...]:
     """Return a fault if the weights among the files of `base` aren't those that the folder's adapter was trained on."""
     if adapter_folder(folder) is None:
         return ()
-    trained_on = _facts(folder).get("base") or {}
+    fault = wrong_base_weights(_facts(folder).get("base") or {}, base)
+    return (fault,) if fault else ()
+
+
+def wrong_base_weights(trained_on: Mapping[str, Any], base: Sequence[StoredFile]) -> str:
+    """Return a fault if the weights among the files of `base` aren't those of the base that an adapter's package names."""
     expected, actual = trained_on.get("weights_sha256"), _weights_sha256(base)
     if not expected or expected == actual:
-        return ()
+        return ""
     return (
         f"adapter: it was trained on {trained_on.get('name', 'a base')} with weights {expected[:12]}, "
-        f"and would stand on another base, with weights {actual[:12]}.",
+        f"and would stand on another base, with weights {actual[:12]}."
     )
 
 

@@ -31,7 +31,7 @@ from mafunzo.control.serving.quota import Quotas
 from mafunzo.control.serving.rate import Permit, Rates
 from mafunzo.control.serving.request_log import RequestLog, entry_of
 from mafunzo.control.serving.token_count import TokenCount
-from mafunzo.control.serving.traffic import is_live, live_workers, pick, returning
+from mafunzo.control.serving.traffic import is_live, live_workers, pick, returning, with_adapter
 from mafunzo.control.serving.worker_folder import worker_token
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.entities.rate_limit import RateState
@@ -79,8 +79,9 @@ class Exchange:
         request_id: str,
         caller: str = "",
         tokens: int = 0,
+        adapter: str | None = None,
     ) -> None:
-        self.deployment, self.status = deployment, 200
+        self.deployment, self.status, self.adapter = deployment, 200, adapter
         self._router, self._path, self._request_id = router, path, request_id
         self._current, self._name, self._caller, self._tokens = current, name, caller, tokens
         self._permit: Permit | None = None
@@ -144,10 +145,10 @@ class Exchange:
     def end(self, status: int) -> None:
         """Write the request down: where it went and how long it took, never what was said or with which key."""
         seconds = time.monotonic() - self._began_s
-        self._router.end(self.deployment, status, seconds, self._caller)
+        self._router.end(self.deployment, status, seconds, self._caller, self.adapter)
         if self._permit is not None:
             self._permit.settle(self._count.total)
-        name = f"{self.deployment.endpoint}/{self.deployment.name}"
+        name = f"{self.deployment.endpoint}/{self.deployment.name}{f':{self.adapter}' if self.adapter else ''}"
         request = f", request {self._request_id}" if self._request_id else ""
         logger.info("POST %s %s %s %.3f s%s", self._path, name, status, seconds, request)
 
@@ -175,7 +176,7 @@ class Exchange:
 
     async def _wake_if_idle(self, limit: asyncio.Timeout) -> None:
         """Where the last worker ended for want of requests just when this one came: wait as any other that wakes it."""
-        newest = await self._router.look(self._current[0].name)
+        newest = await self._router.look(self._current[0].name, self.adapter)
         self._read(self._current if newest is None else newest)
         workers = [one for each in self._current[1] if each.name == self.deployment.name for one in each.workers]
         if workers and not live_workers(workers) and _is_waking(workers[0]):
@@ -204,7 +205,7 @@ class Exchange:
                 if trial is not None:
                     trial.begin()
                 answer = await self._router.forward(slot.worker, path, body, headers, slot)
-                return self._router.named(answer, slot.worker, path, body)
+                return self._router.named(answer, slot.worker, path, body, self.adapter)
             except NoWorker:
                 await self._wake_if_idle(limit)
             except _NotReached:
@@ -242,7 +243,7 @@ class Exchange:
             try:
                 return pick(endpoint, reached, self._name, router.draw(), router.queues.loads.busy)
             except Unavailable as error:
-                newest = await self._router.look_again(endpoint.name)
+                newest = await self._router.look_again(endpoint.name, self.adapter)
                 if newest is None or returning(*newest, self._name, 0.0) is None:
                     raise (_unreached(self.deployment) if self._gone else error) from None
                 self._read(newest)
@@ -250,7 +251,7 @@ class Exchange:
     async def _live(self) -> Sequence[Deployment]:
         """Return the workers of the deployment that take requests now."""
         if time.monotonic() - self._read_s > LOOK_S:
-            newest = await self._router.look(self._current[0].name)
+            newest = await self._router.look(self._current[0].name, self.adapter)
             self._read(self._current if newest is None else newest)
         return self._live_of(self.deployment.name)
 
@@ -327,15 +328,17 @@ class Router:
         request_id: str = "",
         caller: str = "",
         tokens: int = 0,
+        adapter: str | None = None,
     ) -> Exchange:
         """Return the exchange of a request to `path`, with the deployment that it names or that its endpoint's traffic gives.
 
         request_id: by which the log, the worker and the client know the request. caller: whose it is, for rate limits and
-        turns; tokens: how many it may take. Raises `NotFound` for an unknown name, `Unavailable` when nothing can answer now
-        and nothing comes back; entering the exchange raises `RateLimitExceeded` when the deployment has as many requests as it
+        turns; tokens: how many it may take. adapter: which of the endpoint's it is for, None for the deployment's model: the
+        body names it too. Raises `NotFound` for an unknown name, `Unavailable` when nothing can answer now and nothing comes
+        back; entering the exchange raises `RateLimitExceeded` when the deployment has as many requests as it
         may, or the caller has asked for as much.
         """
-        draw = self.draw()
+        draw, deployments = self.draw(), with_adapter(endpoint, deployments, adapter)
         try:
             deployment = pick(endpoint, deployments, deployment_name, draw, self.queues.loads.busy)
         except Unavailable:
@@ -344,7 +347,7 @@ class Router:
                 raise
             deployment = back
         current = (endpoint, deployments)
-        return Exchange(self, deployment, current, deployment_name, path, request_id, caller, tokens)
+        return Exchange(self, deployment, current, deployment_name, path, request_id, caller, tokens, adapter)
 
     def mirrored(self, current: Current, path: str, body: bytes, headers: Mapping[str, str]) -> Copy | None:
         """Return the copy of a request that goes to its endpoint's mirror too, if this one's does."""
@@ -375,10 +378,12 @@ class Router:
         self.queues.leave(before, caller)
         self._metrics.move(before, after)
 
-    def end(self, deployment: Deployment, status: int, seconds: float, caller: str = "") -> None:
+    def end(
+        self, deployment: Deployment, status: int, seconds: float, caller: str = "", adapter: str | None = None
+    ) -> None:
         """Count a request as answered."""
         self.queues.leave(deployment, caller)
-        self._metrics.end(deployment, status, seconds)
+        self._metrics.end(deployment, status, seconds, adapter)
 
     def count_unanswered(self, deployment: Deployment) -> None:
         """Count a request that a worker took and left unanswered."""
@@ -409,11 +414,11 @@ class Router:
             raise _Unanswered(type(error).__name__) from error
         return answer
 
-    def named(self, answer: Answer, worker: Deployment, path: str, body: bytes) -> Answer:
+    def named(self, answer: Answer, worker: Deployment, path: str, body: bytes, adapter: str | None = None) -> Answer:
         """Return a worker's answer under an id that names what gave it, and kept where its deployment was asked to."""
         if path not in KINDS or answer.status != ANSWERED:
             return answer
-        serving = worker.serving
+        serving = worker.serving_of(adapter)
         answer_id = new_id(self._secret, KINDS[path], serving.reference)
         named = NamedAnswer(answer, answer_id)
         if self._request_log is None or not worker.logs_requests:
@@ -421,17 +426,17 @@ class Router:
         tell = partial(entry_of, answer_id, serving.endpoint, serving.deployment, serving.model, path, body)
         return self._request_log.watched(named, serving.reference, tell)
 
-    async def look(self, endpoint: str) -> Current | None:
-        """Return what is deployed under an endpoint's name now, or None."""
-        return None if self._read_current is None else (await self._read_current()).get(endpoint)
+    async def look(self, endpoint: str, adapter: str | None = None) -> Current | None:
+        """Return what is deployed under an endpoint's name now, or None; for an adapter as `with_adapter` shows it."""
+        return None if self._read_current is None else _of((await self._read_current()).get(endpoint), adapter)
 
-    async def look_again(self, endpoint: str) -> Current | None:
-        """Return what is deployed under an endpoint's name in a moment, or None; all that wait look together."""
+    async def look_again(self, endpoint: str, adapter: str | None = None) -> Current | None:
+        """Return what is deployed under an endpoint's name in a moment, as `look` does; all that wait look together."""
         if self._read_current is None:
             return None
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look(self._read_current))
-        return (await asyncio.shield(self._looking)).get(endpoint)
+        return _of((await asyncio.shield(self._looking)).get(endpoint), adapter)
 
     async def _look(self, read: Callable[[], Awaitable[Mapping[str, Current]]]) -> Mapping[str, Current]:
         await asyncio.sleep(LOOK_S)
@@ -483,6 +488,10 @@ class _Wait:
             f"The model didn't finish its answer in {timeout_s:g} s (request_timeout){queued}. Ask for fewer tokens or "
             "a stream, or allow more time: --request-timeout of `mafunzo deploy`, request_timeout_ms in the SDK."
         )
+
+
+def _of(current: Current | None, adapter: str | None) -> Current | None:
+    return None if current is None else (current[0], with_adapter(*current, adapter))
 
 
 def _worker(deployment: Deployment) -> tuple[str, int, int | None]:

@@ -39,6 +39,7 @@ from mafunzo.control.launcher.hardware import half_formats
 from mafunzo.control.launcher.local import LocalLauncher, Running, last_lines
 from mafunzo.control.launcher.steady_clock import steady_s
 from mafunzo.control.serving import mirror_log
+from mafunzo.control.serving.adapter_supervisor import AdapterSupervisor
 from mafunzo.control.serving.decide import (
     Action,
     Add,
@@ -63,7 +64,15 @@ from mafunzo.control.serving.decide import (
 )
 from mafunzo.control.serving.engine import engine_of
 from mafunzo.control.serving.load import Loads
-from mafunzo.control.serving.memory import MAX_BATCH, WorkerMemory, booked, half_bytes, in_words, worker_memory
+from mafunzo.control.serving.memory import (
+    MAX_BATCH,
+    WorkerMemory,
+    adapter_mb,
+    booked,
+    half_bytes,
+    in_words,
+    worker_memory,
+)
 from mafunzo.control.serving.observer import TICK_S, Observer
 from mafunzo.control.serving.reference import missing_files, wrong_base
 from mafunzo.control.serving.scaler import Scaler
@@ -129,6 +138,9 @@ class Supervisor:
     def __post_init__(self) -> None:
         self._observer = Observer(self.launcher, self.home, self.clock, self.loads.busy)
         self._scaler = Scaler(self.loads, self.requests_at_once, self.clock)
+        self._adapters = AdapterSupervisor(
+            self.artifacts, self.leases, self.home, self.capacity, self._observer, self._change, _owner
+        )
 
     def run(self, stop: threading.Event) -> None:
         """Tick until `stop` is set. The workers go on: a later supervisor adopts them."""
@@ -188,6 +200,10 @@ class Supervisor:
         rescalings = [rescale(deployment, count, now) for deployment, count in zip(deployments, counts, strict=True)]
         actions += [action for action in rescalings if action is not None]
         has_changed = sum(self._try(action) for action in actions) > 0  # all are tried
+        acted_on = {(action.deployment.endpoint, action.deployment.worker) for action in actions}
+        for worker, state in looks:
+            if state is not None and (worker.endpoint, worker.worker) not in acted_on:
+                has_changed = self._adapters.tend(worker, state) or has_changed
         for deployment in expired(deployments, self.moment()):
             self._expire(deployment)
             has_changed = True
@@ -360,6 +376,7 @@ class Supervisor:
                 verification=None,
                 error=None,
                 supervision=supervision,
+                adapter_states={},
             )
             return current.with_worker(new)
 
@@ -429,9 +446,10 @@ class Supervisor:
         # The record comes first: after a crash in between, the next server finds an attempt that never ran, not a stray worker.
         others = self._other_attempts(deployment)
         attempt = next_attempt(self.home, deployment, others)
+        remembered = {"started_at": self.clock(), "healthy_at": 0.0, "reason": "", "memory": str(memory)}
         started = self._update(
             deployment,
-            {"started_at": self.clock(), "healthy_at": 0.0, "reason": "", "memory": str(memory), "engine": str(engine)},
+            remembered | {"booked_mb": memory.booked_mb - memory.adapters_mb, "engine": str(engine)},
             status=DeploymentStatus.STARTING,
             attempt=attempt,
             port=None,
@@ -477,7 +495,14 @@ class Supervisor:
 
     def _engine(self, deployment: Deployment) -> EngineChoice:
         models = (deployment.artifact, deployment.base_artifact)
-        return engine_of(deployment.engine, self.artifacts, *models, self.capacity, deployment.scale.max_instances)
+        return engine_of(
+            deployment.engine,
+            self.artifacts,
+            *models,
+            self.capacity,
+            deployment.scale.max_instances,
+            bool(deployment.adapters),
+        )
 
     def _memory(self, deployment: Deployment, engine: EngineChoice) -> WorkerMemory:
         """Return the memory that a worker books: what it takes, within its share of what others leave: those of its deployment
@@ -489,8 +514,10 @@ class Supervisor:
         siblings = sum(lease.owner.partition("#")[0] == _owner(replace(deployment, number=0)) for lease in others)
         free_mb //= max(1, deployment.scale.max_instances - siblings)
         formats = half_formats(has_gpu).held(half_bytes(self.artifacts, hashes), self.capacity.memory_mb * 2**20)
+        adapters_mb = sum(adapter_mb(self.artifacts, one.artifact) for one in deployment.adapters.values())
         converts = engine.engine is Engine.OPENVINO
-        return worker_memory(self.artifacts, hashes, formats, free_mb, has_gpu, converts)
+        memory = worker_memory(self.artifacts, hashes, formats, free_mb - adapters_mb, has_gpu, converts)
+        return replace(memory, adapters_mb=adapters_mb)
 
     def _mark_healthy(self, action: MarkHealthy) -> None:
         self._observer.end_comparison(action.deployment)
@@ -524,6 +551,7 @@ class Supervisor:
             self.launcher.kill(folder, GRACE_S)
             remove_tree(folder / "model")
             remove_tree(folder / "base")
+            remove_tree(folder / "adapters")
         self.leases.release(_owner(deployment))
 
     def _remove(self, worker: Deployment) -> None:

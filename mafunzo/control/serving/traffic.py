@@ -4,7 +4,9 @@ Pure.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
+from mafunzo.entities.adapter import AdapterStatus, adapter_model
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.errors import InvalidParameter, NotFound, Unavailable
 
@@ -47,6 +49,34 @@ def pick(
     if not live:
         raise Unavailable(f"Deployment '{endpoint.name}/{name}' is {workers[name][0].status}. Try again later.")
     return min(live, key=busy)
+
+
+def with_adapter(endpoint: Endpoint, deployments: Sequence[Deployment], adapter: str | None) -> Sequence[Deployment]:
+    """Return the deployments as a request sees them that names an adapter: only those that serve it.
+
+    A worker on which it isn't live yet is as one that starts, which is waited for; one that refused it, as one that failed.
+    Raises `NotFound` where no deployment has it, `Unavailable` where all refused it.
+    """
+    if adapter is None:
+        return deployments
+    name = adapter_model(endpoint.name, adapter)
+    serving = [one for one in deployments if adapter in one.adapters]
+    if not serving:
+        raise NotFound(f"The model '{name}' doesn't exist: endpoint '{endpoint.name}' has no adapter '{adapter}'.")
+    workers = [worker for one in serving for worker in one.workers if is_live(worker)]
+    if workers and all(worker.adapter_status(adapter) is AdapterStatus.REFUSED for worker in workers):
+        raise Unavailable(f"The adapter '{name}' was refused. Why: mafunzo endpoint adapter list {endpoint.name}")
+    return [_seen(one, adapter) for one in serving]
+
+
+def _seen(deployment: Deployment, adapter: str) -> Deployment:
+    for worker in deployment.workers:
+        status = worker.adapter_status(adapter)
+        if is_live(worker) and status is not AdapterStatus.LIVE:
+            is_refused = status is AdapterStatus.REFUSED
+            down = DeploymentStatus.REFUSED if is_refused else DeploymentStatus.WAITING
+            deployment = deployment.with_worker(replace(worker, status=down, port=None))
+    return deployment
 
 
 def returning(

@@ -26,13 +26,14 @@ def verify(
     stored: Weights,
     client: httpx.Client | None = None,
     headers: Mapping[str, str] | None = None,
+    model: str | None = None,
 ) -> Verdict:
     """Compare the worker at `url` with `reference`, and return all that differs. Blocks for as long as that takes.
 
-    headers: those by which the worker lets a request in.
+    headers: those by which the worker lets a request in. model: which of its models, an adapter; None: the one that it serves.
     """
     with client or httpx.Client(timeout=REQUEST_TIMEOUT_S, trust_env=False, headers=headers) as http:
-        worker = _Worker(http, url)
+        worker = _Worker(http, url, {} if model is None else {"model": model})
         try:
             faults = [*_compare_stops(worker, reference), *_compare_tokens(worker, reference)]
             weight_faults, distance = _compare_weights(worker, reference, stored)
@@ -51,14 +52,16 @@ class _Refusal(Exception):
 class _Worker:
     http: httpx.Client
     url: str
+    named: Mapping[str, str]
 
     def stop_token_ids(self) -> list[int]:
-        return _ids(self._answer(self.http.get(f"{self.url}/info")), "stop_token_ids")
+        return _ids(self._answer(self.http.get(f"{self.url}/info", params=self.named)), "stop_token_ids")
 
     def tokenize(self, row: ReferenceRow, is_prompt: bool) -> list[int]:
         body: dict[str, Any] = {
             "messages": row.messages[:-1] if is_prompt else row.messages,
             "add_generation_prompt": is_prompt,
+            **self.named,
         }
         if row.tools:
             body["tools"] = row.tools
@@ -66,7 +69,14 @@ class _Worker:
 
     def logprobs(self, token_ids: Sequence[int]) -> tuple[list[float | None], list[str]]:
         """Return the log-probability of each token given those before it, and its text."""
-        body = {"prompt": list(token_ids), "max_tokens": 0, "echo": True, "logprobs": 1, "temperature": 0}
+        body: dict[str, Any] = {
+            "prompt": list(token_ids),
+            "max_tokens": 0,
+            "echo": True,
+            "logprobs": 1,
+            "temperature": 0,
+        }
+        body |= self.named
         answer = self._answer(self.http.post(f"{self.url}/v1/completions", json=body))
         try:
             logprobs = answer["choices"][0]["logprobs"]
@@ -87,7 +97,7 @@ class _Worker:
     def _answer(self, response: httpx.Response) -> dict[str, Any]:
         if response.is_error:
             raise _Refusal(
-                f"the worker answers {response.request.url.path} with {response.status_code}: {_why(response)}"
+                f"the worker answers {response.request.url.path} with {response.status_code}: {why(response)}"
             )
         return dict(response.json())
 
@@ -247,7 +257,8 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _why(response: httpx.Response) -> str:
+def why(response: httpx.Response) -> str:
+    """Return what a worker's answer says is wrong."""
     try:
         body = response.json()
     except ValueError:

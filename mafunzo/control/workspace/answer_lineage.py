@@ -83,7 +83,7 @@ def _deployment_link(services: Services, serving: Serving) -> Link:
     present = [one for one in services.records.deployments.list(serving.endpoint) if one.name == serving.deployment]
     if not present or present[0].serving.deployed_at != serving.deployed_at:
         return Link("deployment", f"{name} (deleted)", facts, depth=1)
-    if serving not in [worker.serving for worker in present[0].workers]:
+    if serving not in [one for worker in present[0].workers for one in worker.servings]:
         return Link("deployment", f"{name} (serves {present[0].model} now)", facts, depth=1)
     return Link("deployment", name, {**facts, "status": str(present[0].status)}, depth=1)
 

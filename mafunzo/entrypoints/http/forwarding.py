@@ -75,10 +75,11 @@ class Router(AbstractAsyncContextManager[Any], Protocol):
         request_id: str = "",
         caller: str = "",
         tokens: int = 0,
+        adapter: str | None = None,
     ) -> Exchange:
         """Return the exchange of a request to `path`, with the deployment that is named or that the traffic gives.
 
-        caller: whose it is, for rate limits; tokens: how many it may take.
+        caller: whose it is, for rate limits; tokens: how many it may take. adapter: which of the endpoint's it is for.
         """
 
 

@@ -34,8 +34,9 @@ router = APIRouter(prefix="/v1")
 async def create_response(request: Request) -> Response:
     """Answer the input, at once or as a stream, and store the answer unless `store` is false."""
     context = context_of(request)
-    _, content, entry = await read_request(request)
-    response_request = response_request_from_dict(content)
+    asked = await read_request(request)
+    entry = asked.entry
+    response_request = response_request_from_dict(asked.content)
     history = await _history(request, response_request)
     body = json.dumps(chat_body(response_request, history), ensure_ascii=False).encode()
     most_bytes = context.limits.chat_body_bytes
@@ -61,7 +62,7 @@ async def create_response(request: Request) -> Response:
     def translated(answer: Answer) -> Answer:
         return ResponseAnswer(answer, stream, keep)
 
-    return await forward(request, entry, "/v1/chat/completions", body, response_request.is_stream, translated)
+    return await forward(request, asked, "/v1/chat/completions", body, response_request.is_stream, translated)
 
 
 @router.get("/responses/{response_id}")

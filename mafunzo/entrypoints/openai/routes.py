@@ -1,13 +1,13 @@
-"""OpenAI's dialect: `model` names the endpoint, and the bearer key opens that endpoint."""
+"""OpenAI's dialect: `model` names the endpoint, or `<endpoint>:<adapter>`, and the bearer key opens that endpoint."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from mafunzo.entities.endpoint import Endpoint
+from mafunzo.entities.adapter import AdapterStatus, adapter_model, split_model
 from mafunzo.entrypoints.http.body import json_of, limited_body
 from mafunzo.entrypoints.http.context import context_of
 from mafunzo.entrypoints.http.directory import Entry
@@ -22,7 +22,7 @@ from mafunzo.entrypoints.http.forwarding import (
 from mafunzo.entrypoints.http.limits import Limits, retry_after
 from mafunzo.entrypoints.http.listing import shown
 from mafunzo.entrypoints.http.request_id import mark_routed, request_id
-from mafunzo.errors import InvalidParameter, MafunzoError
+from mafunzo.errors import InvalidParameter, MafunzoError, NotFound
 from mafunzo.protocol.body import check_values
 from mafunzo.protocol.errors import error_body, refusal_body
 from mafunzo.protocol.token_estimate import tokens_asked
@@ -47,15 +47,20 @@ async def completions(request: Request) -> Response:
 
 @router.get("/models")
 async def list_models(request: Request) -> Response:
-    """List the endpoints that the key opens."""
+    """List the endpoints that the key opens, each with the adapters that are live on it."""
     entries = await opened_endpoints(request)
-    return JSONResponse({"object": "list", "data": list(shown((entry.endpoint for entry in entries), _model))})
+    models = [model for bodies in shown(entries, _models) for model in bodies]
+    return JSONResponse({"object": "list", "data": models})
 
 
 @router.get("/models/{name}")
 async def get_model(request: Request, name: str) -> Response:
-    """Return one endpoint that the key opens."""
-    return JSONResponse(_model((await opened_endpoint(request, name)).endpoint))
+    """Return one endpoint that the key opens, or one adapter of it."""
+    models = _models(await opened_endpoint(request, split_model(name)[0]))
+    model = next((one for one in models if one["id"] == name), None)
+    if model is None:
+        raise NotFound(f"The model '{name}' doesn't exist: no such adapter is live on the endpoint.")
+    return JSONResponse(model)
 
 
 @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
@@ -90,12 +95,21 @@ class _Relay(StreamingResponse):
 
 
 async def _pass_on(request: Request, path: str) -> Response:
-    body, content, entry = await read_request(request)
-    return await forward(request, entry, path, body, content.get("stream") is True)
+    asked = await read_request(request)
+    return await forward(request, asked, path, asked.body, asked.content.get("stream") is True)
 
 
-async def read_request(request: Request) -> tuple[bytes, Mapping[str, Any], Entry]:
-    """Return the body of a request, its content, and the endpoint that it names; raises what refuses it."""
+class Asked(NamedTuple):
+    """A request's body, its content, the endpoint that it names, and the adapter there; None for the endpoint's model."""
+
+    body: bytes
+    content: Mapping[str, Any]
+    entry: Entry
+    adapter: str | None
+
+
+async def read_request(request: Request) -> Asked:
+    """Return what a request asks of whom; raises what refuses it."""
     await opened_endpoints(request)  # before the body is taken in
     body = await limited_body(request, context_of(request).limits.chat_body_bytes)
     content = json_of(body)
@@ -103,14 +117,15 @@ async def read_request(request: Request) -> tuple[bytes, Mapping[str, Any], Entr
     name = content.get("model") if isinstance(content, dict) else None
     if not isinstance(name, str):
         raise InvalidParameter("The request names no model: 'model' is the name of the endpoint.", param="model")
-    return body, content, await opened_endpoint(request, name)
+    endpoint, adapter = split_model(name)
+    return Asked(body, content, await opened_endpoint(request, endpoint), adapter)
 
 
 async def forward(
-    request: Request, entry: Entry, path: str, body: bytes, is_stream: bool, translated: Translate | None = None
+    request: Request, asked: Asked, path: str, body: bytes, is_stream: bool, translated: Translate | None = None
 ) -> Response:
     """Have a worker answer `body` at its own `path`; the answer is passed on as it comes, or `translated`."""
-    context = context_of(request)
+    context, entry = context_of(request), asked.entry
     named = named_deployment(request.headers)
     caller = rate_caller(request, entry)
     tokens = tokens_asked(body) if entry.endpoint.rate_limits else 0
@@ -122,6 +137,7 @@ async def forward(
         request_id(request),
         caller=caller,
         tokens=tokens,
+        adapter=asked.adapter,
     )
     mark_routed(request)
     try:
@@ -140,6 +156,16 @@ async def forward(
     return Response(content, answer.status, {**answer.headers, **exchange_headers(exchange)})
 
 
-def _model(endpoint: Endpoint) -> dict[str, Any]:
+def _models(entry: Entry) -> list[dict[str, Any]]:
+    """Return the endpoint's model, and those of the adapters that are live on a worker."""
+    endpoint = entry.endpoint
     created = int(endpoint.created_at.timestamp()) if endpoint.created_at else 0
-    return {"id": endpoint.name, "object": "model", "created": created, "owned_by": "mafunzo"}
+    live = {
+        adapter
+        for deployment in entry.deployments
+        for worker in deployment.workers
+        for adapter in deployment.adapters
+        if worker.adapter_status(adapter) is AdapterStatus.LIVE
+    }
+    names = [endpoint.name, *(adapter_model(endpoint.name, adapter) for adapter in sorted(live))]
+    return [{"id": name, "object": "model", "created": created, "owned_by": "mafunzo"} for name in names]

@@ -20,7 +20,7 @@ class ServingRecords(NounRecords):
 
 def remember(connection: Connection, deployment: Deployment) -> None:
     """Keep what the workers of a deployment serve, before any of them answers."""
-    for serving in dict.fromkeys(worker.serving for worker in deployment.workers):
+    for serving in dict.fromkeys(serving for worker in deployment.workers for serving in worker.servings):
         if first_row(connection, table.serving, table.serving.c.reference == serving.reference) is None:
             row = to_row(table.serving, serving) | {"reference": serving.reference}
             connection.execute(sa.insert(table.serving).values(row))

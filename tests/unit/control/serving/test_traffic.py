@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from mafunzo.control.serving.traffic import choose, pick
+from mafunzo.control.serving.traffic import choose, pick, with_adapter
+from mafunzo.entities.adapter import Adapter, AdapterState, AdapterStatus
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.errors import NotFound, Unavailable
 
@@ -113,3 +114,43 @@ def test_a_deployment_is_down_only_when_all_its_workers_are() -> None:
         ).worker
         == "blue#2"
     )
+
+
+def with_state(worker: Deployment, status: AdapterStatus | None, attempt: int = 1) -> Deployment:
+    states = {} if status is None else {"red": AdapterState("sha256:a", attempt, status)}
+    return replace(worker, attempt=1, port=9, adapters={"red": Adapter("red:1", "sha256:a")}, adapter_states=states)
+
+
+@pytest.mark.parametrize(
+    ("status", "attempt", "seen"),
+    [
+        pytest.param(AdapterStatus.LIVE, 1, HEALTHY, id="live"),
+        pytest.param(AdapterStatus.LIVE, 0, WAITING, id="live on the worker before"),
+        pytest.param(AdapterStatus.LOADING, 1, WAITING, id="not proven yet"),
+        pytest.param(None, 1, WAITING, id="not loaded yet"),
+    ],
+)
+def test_a_worker_answers_for_an_adapter_once_that_is_live_on_it(
+    status: AdapterStatus | None, attempt: int, seen: DeploymentStatus
+) -> None:
+    [blue, green] = made(blue=HEALTHY, green=HEALTHY)
+    [found] = with_adapter(chat(blue=100), [with_state(blue, status, attempt), green], "red")
+    assert (found.name, found.status, found.port) == ("blue", seen, 9 if seen is HEALTHY else None)
+
+
+def test_of_two_workers_the_one_that_has_the_adapter_answers() -> None:
+    [blue] = made(blue=HEALTHY)
+    first, second = with_state(blue, AdapterStatus.REFUSED), replace(with_state(blue, AdapterStatus.LIVE), number=1)
+    seen = with_adapter(chat(blue=100), [first.with_worker(second)], "red")
+    assert pick(chat(blue=100), seen, None, 0.5).worker == "blue#2"
+    with pytest.raises(
+        Unavailable, match=r"The adapter 'chat:red' was refused\. Why: mafunzo endpoint adapter list chat"
+    ):
+        with_adapter(chat(blue=100), [first], "red")
+
+
+def test_a_request_without_an_adapter_sees_all_and_an_unknown_one_is_told() -> None:
+    deployments = made(blue=HEALTHY)
+    assert with_adapter(chat(blue=100), deployments, None) is deployments
+    with pytest.raises(NotFound, match="The model 'chat:red' doesn't exist: endpoint 'chat' has no adapter 'red'"):
+        with_adapter(chat(blue=100), deployments, "red")

@@ -16,6 +16,7 @@ from mafunzo.control.serving.router import Router
 from mafunzo.control.store.home import Home
 from mafunzo.control.workspace.responses import Responses
 from mafunzo.control.workspace.services import Services
+from mafunzo.entities.adapter import Adapter, AdapterState, AdapterStatus
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.entities.mirror import MirrorReport
 from mafunzo.entities.user import AuditEntry
@@ -58,6 +59,7 @@ class Bench:
         self.metrics = CollectorRegistry()
         self.router = Router(RequestMetrics(self.metrics), limits.requests_in_flight)
         self.port: int | None = None
+        self.adapters: dict[str, AdapterStatus] = {}
         self.endpoint = Endpoint("chat", {"blue": 100})
         parts = {"metrics": self.metrics, "router": self.router, "limits": limits, "names": [HOST]}
         parts |= {"directory": SimpleNamespace(newest=self._newest), "operator_key": OPERATOR_KEY}
@@ -79,6 +81,8 @@ class Bench:
             status=DeploymentStatus.HEALTHY,
             port=self.port,
             request_timeout_s=REQUEST_TIMEOUT_S,
+            adapters={name: Adapter(f"{name}:1", "sha256:a") for name in self.adapters},
+            adapter_states={name: AdapterState("sha256:a", 0, status) for name, status in self.adapters.items()},
         )
         return Snapshot([Entry(self.endpoint, (digest(KEY), digest("other")), [blue])])
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from mafunzo.entities.adapter import AdapterStatus
 from mafunzo.entrypoints.http.limits import Limits
 from mafunzo.entrypoints.openai.routes import error_response
 from mafunzo.errors import (
@@ -217,3 +218,44 @@ def test_an_answer_has_the_request_s_id_which_the_log_has_too(
             assert lines[0].startswith("POST /v1/chat/completions chat/blue 200")
 
     run(work)
+
+
+def test_adapters_that_are_live_are_models_of_their_own_beside_their_endpoint() -> None:
+    bench = Bench()
+    bench.adapters = {"red": AdapterStatus.LIVE, "blue": AdapterStatus.LIVE, "bad": AdapterStatus.REFUSED}
+
+    async def work(clients: Clients) -> None:
+        listed = (await clients.http.get("/v1/models")).json()["data"]
+        assert [model["id"] for model in listed] == ["chat", "chat:blue", "chat:red"]
+        assert (await clients.http.get("/v1/models/chat:red")).json() == listed[2]
+        assert error(await clients.http.get("/v1/models/chat:bad"))[0] == 404
+        body = {"model": "chat:red", "messages": [{"role": "user", "content": "hello"}]}
+        answer = await clients.http.post(CHAT, json=body)
+        assert answer.json()["choices"][0]["message"]["content"] == "hello"
+        metrics = await clients.metrics()
+        labels = 'adapter="red",deployment="blue",endpoint="chat",status="200"'
+        assert f"mafunzo_adapter_requests_total{{{labels}}} 1.0" in metrics
+        assert 'mafunzo_requests_total{deployment="blue",endpoint="chat",status="200"} 1.0' in metrics
+
+    bench.run(work)
+
+
+@pytest.mark.parametrize(
+    ("model", "status", "text"),
+    [
+        pytest.param("chat:none", 404, "endpoint 'chat' has no adapter 'none'", id="unknown"),
+        pytest.param("chat:", 404, "endpoint 'chat' has no adapter ''", id="no name"),
+        pytest.param("chat:bad", 503, "The adapter 'chat:bad' was refused.", id="refused"),
+        pytest.param("other:red", 404, "The model 'other' doesn't exist", id="an adapter of an unknown endpoint"),
+    ],
+)
+def test_an_adapter_that_cannot_answer_is_told(model: str, status: int, text: str) -> None:
+    bench = Bench()
+    bench.adapters = {"bad": AdapterStatus.REFUSED}
+
+    async def work(clients: Clients) -> None:
+        body = {"model": model, "messages": [{"role": "user", "content": "hello"}]}
+        found, message = error(await clients.http.post(CHAT, json=body))
+        assert (found, text in message) == (status, True), message
+
+    bench.run(work)
