@@ -163,12 +163,27 @@ class Deployments:
         base = asset.properties.get("base_artifact")
         for stored in filter(None, (files, base)):
             self._services.artifacts.require_intact(stored)
+        self._require_adapters_fit(present, asset, base or files)
         from mafunzo.control.serving import scale
 
         most = present.scale.max_instances + 1
         self._require_room(name, asset, dataclasses.replace(present.scale, max_instances=most))
         return Rollout(
             ServedModel(str(asset.key), files, base), present.served, instances=len(scale.present(present)) or 1
+        )
+
+    def _require_adapters_fit(self, present: Deployment, asset: Asset, base: str) -> None:
+        """Raise `Conflict` where an adapter of a deployment can't stand on the version that it is updated to."""
+        from mafunzo.control.serving.adapter import misfit
+
+        faults = Faults()
+        for name, adapter in present.adapters.items():
+            trained_on = self._models.get(adapter.model).properties.get("base_artifact")
+            if fault := misfit(self._services.artifacts, adapter.artifact, base, trained_on):
+                faults.add(f"{name} ({adapter.model}): {fault}.")
+        where = f"{present.endpoint}/{present.name}"
+        faults.require_none(
+            f"{where} can't be updated to {asset.key}: adapters of it don't fit. Remove them first.", Conflict
         )
 
     def rescale(self, endpoint: str, name: str, scale: Scale) -> Deployment:

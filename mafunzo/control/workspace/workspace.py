@@ -27,6 +27,7 @@ from mafunzo.entities.server_address import LOOPBACK, ServerAddress
 from mafunzo.errors import Conflict, InvalidParameter
 
 if TYPE_CHECKING:
+    from mafunzo.control.workspace.adapters import Adapters
     from mafunzo.control.workspace.batch_endpoints import BatchEndpoints
     from mafunzo.control.workspace.components import Codes, Components
     from mafunzo.control.workspace.computes import Computes
@@ -158,6 +159,12 @@ class Workspace:
         from mafunzo.control.workspace.deployments import Deployments
 
         return Deployments(self.services)
+
+    @cached_property
+    def adapters(self) -> Adapters:
+        from mafunzo.control.workspace.adapters import Adapters
+
+        return Adapters(self.services)
 
     @cached_property
     def computes(self) -> Computes:

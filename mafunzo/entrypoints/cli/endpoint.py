@@ -11,6 +11,7 @@ import typer
 
 import mafunzo
 from mafunzo.entities.rate_limit import EVERYBODY, RateLimit
+from mafunzo.entrypoints.cli import adapter
 from mafunzo.entrypoints.cli.scale import BOUNDS, IDLE_MINUTES, INSTANCES, scale_of
 from mafunzo.entrypoints.terminal.output import (
     ALL,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from mafunzo.entities.mirror import MirrorReport
 
 app = typer.Typer(help="Endpoints that answer with a registered model.", no_args_is_help=True)
+app.add_typer(adapter.app, name="adapter")
 NAME = typer.Argument(help="The endpoint's name.")
 DEPLOYMENT = typer.Option(None, help="One deployment; default as the traffic says, or all.")
 
@@ -141,6 +143,7 @@ def show(name: str = NAME, as_json: bool = AS_JSON) -> None:
                 "memory": d.supervision.memory or None,
                 "engine": d.supervision.engine or None,
                 "update": _update_words(d),
+                "adapters": {name: one.model for name, one in d.adapters.items()} or None,
                 "error": error,
             }
         )
@@ -475,7 +478,7 @@ def _deployment_facts(deployment: "Deployment") -> dict[str, Any]:
     """Return a deployment for `--json`, which has what its worker needs and went through under `properties`."""
     facts = {field.name: getattr(deployment, field.name) for field in dataclasses.fields(deployment)}
     properties = {name: facts.pop(name) for name in ("base_artifact", "supervision")}
-    del facts["replicas"], facts["number"]
+    del facts["replicas"], facts["number"], facts["adapter_states"]
     workers = [{name: getattr(worker, name) for name in _OF_WORKER} for worker in deployment.workers]
     return facts | {"workers": workers, "properties": properties}
 

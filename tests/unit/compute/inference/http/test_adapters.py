@@ -227,3 +227,14 @@ def test_a_closed_engine_loads_nothing(service: Service, folders: dict[str, Path
     service.loaded.engine.close()
     with pytest.raises(WorkerFailed, match="closed"):
         service.load_adapter("chat:red", folders["chat:red"])
+
+
+def test_a_worker_whose_model_is_an_adapter_takes_others_of_its_base_beside_it(
+    ask: Any, service: Service, folders: dict[str, Path], tiny_llama: Path
+) -> None:
+    red, blue = folders.values()
+    service.loaded.engine.close()
+    service.model = load_model(red, tiny_llama, device="cpu")
+    assert said(chat(ask, "chat")) == solo(tiny_llama, red)
+    assert load(ask, "chat:blue", blue).status_code == 200
+    assert [said(chat(ask, name)) for name in ("chat", "chat:blue")] == [solo(tiny_llama, red), solo(tiny_llama, blue)]
