@@ -56,12 +56,16 @@ class Observer:
         self._launcher, self._home, self._clock, self._requests = launcher, home, clock, requests
         self._watches: dict[Key, _Watch] = {}
         self._threads = ThreadPoolExecutor(8, "supervisor")
+        self._adapter_threads = ThreadPoolExecutor(
+            4, "adapters"
+        )  # their proofs, one after another, never hold up probes
         self._secret = home.secret()
         self._http = httpx.Client(timeout=PROBE_TIMEOUT_S, trust_env=False)
 
     def close(self) -> None:
         """End the threads that watch, whatever is under way."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._adapter_threads.shutdown(wait=False, cancel_futures=True)
         self._http.close()
 
     def states(self, deployments: Sequence[Deployment]) -> dict[Key, WorkerState]:
@@ -93,14 +97,14 @@ class Observer:
         model = adapter_model(deployment.endpoint, name)
         url, headers = f"http://127.0.0.1:{deployment.port}", self._headers(deployment)
         work = AdapterWork(name, deployment.adapters[name].artifact)
-        self._begin_adapter(deployment, work, self._threads.submit(_load_adapter, url, headers, model, folder))
+        self._begin_adapter(deployment, work, self._adapter_threads.submit(_load_adapter, url, headers, model, folder))
 
     def unload_adapter(self, deployment: Deployment, name: str) -> None:
         """Begin to unload an adapter from a worker."""
         model = adapter_model(deployment.endpoint, name)
         url, headers = f"http://127.0.0.1:{deployment.port}", self._headers(deployment)
         work = AdapterWork(name, deployment.adapter_states[name].artifact, is_unloading=True)
-        self._begin_adapter(deployment, work, self._threads.submit(_unload_adapter, url, headers, model))
+        self._begin_adapter(deployment, work, self._adapter_threads.submit(_unload_adapter, url, headers, model))
 
     def end_adapter(self, deployment: Deployment) -> None:
         """Forget what was done about an adapter: the next one can begin."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mafunzo.control.workspace.endpoints import require_name
 from mafunzo.control.workspace.liveness import require_server_for_deployment
 from mafunzo.control.workspace.services import Services
 from mafunzo.entities.adapter import Adapter, AdapterReport, AdapterStatus, adapter_model
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 DEPLOYMENT = "default"
 """The deployment's name where none is given, as of `deploy`."""
+NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,30}[A-Za-z0-9])?")
 POLL_S = 0.05
 
 
@@ -59,7 +60,7 @@ class Adapters:
         `InvalidParameter` for another, `Conflict` for a name that is taken, and what refused it, or `TimedOut`: it is taken
         away again.
         """
-        require_name("adapter", name)
+        _require_name(name)
         asset = model if isinstance(model, Asset) else self._models.get(model)
         artifact = self._require_fit(asset, self._services.records.deployments.get(endpoint, deployment))
         self._services.artifacts.require_intact(artifact)
@@ -155,6 +156,15 @@ def report(deployment: Deployment, name: str) -> AdapterReport:
         shown.verification if shown else None,
         shown.error if shown else None,
     )
+
+
+def _require_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise InvalidParameter(
+            f"The adapter's name is '{name[:64]}', expected 1 to 32 letters (a-z), digits, '.', '_' and '-', a letter or digit "
+            "first and last.",
+            param="name",
+        )
 
 
 def _with(deployment: Deployment, name: str, adapter: Adapter) -> Deployment:

@@ -99,7 +99,7 @@ def test_a_refused_one_that_is_added_again_is_tried_again(workspace: Workspace) 
 @pytest.mark.parametrize(
     ("name", "model", "text"),
     [
-        pytest.param("r", "red", "The adapter's name is 'r'", id="a name that can't be"),
+        pytest.param("r:d", "red", "The adapter's name is 'r:d'", id="a name that can't be"),
         pytest.param("red", "chat", "it is no LoRA adapter", id="whole weights"),
         pytest.param("red", "other", "it was trained on another base", id="another base"),
         pytest.param("red", "tiny-llama", "expected a registered adapter", id="of the catalogue"),
