@@ -1,14 +1,9 @@
 """Adapters of deployments whose workers are fakes: loaded, proven, refused and unloaded, after every end of a worker too."""
 
-import os
-import signal
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterator
 
-import psutil
+import pytest
 
-from mafunzo.control.launcher.local import LocalLauncher, Running
-from mafunzo.control.serving.adapter import MAX_LOADS
 from mafunzo.control.serving.worker_folder import worker_folder, worker_token
 from mafunzo.entities.adapter import AdapterState, AdapterStatus
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus
@@ -18,6 +13,16 @@ from tests.support.waiting import http
 
 HEALTHY = DeploymentStatus.HEALTHY
 LIVE, REFUSED = AdapterStatus.LIVE, AdapterStatus.REFUSED
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A bench with one healthy worker, for all tests whose adapters have names of their own."""
+    made = Bench(tmp_path_factory.mktemp("served"))
+    made.deploy(made.model())
+    made.settle(HEALTHY)
+    yield made
+    made.close()
 
 
 def settle(bench: Bench, name: str, status: AdapterStatus = LIVE) -> AdapterState:
@@ -39,32 +44,22 @@ def models_of(bench: Bench, worker: Deployment) -> list[str]:
     return [model["id"] for model in answer.json()["data"]]
 
 
-def kill_worker(bench: Bench) -> None:
-    status = LocalLauncher().status(worker_folder(bench.home, bench.find()))
-    assert isinstance(status, Running)
-    [worker] = psutil.Process(status.pid).children()
-    os.kill(worker.pid, signal.SIGKILL)
-    bench.tick_until(lambda: bench.find().status is not HEALTHY)
-    bench.moved_s += 2
-
-
 def booked_mb(bench: Bench) -> int:
     [lease] = bench.leases.list()
     return lease.resources.memory_mb
 
 
-def test_an_adapter_goes_live_proven_while_its_worker_goes_on(bench: Bench) -> None:
-    bench.deploy(bench.model())
-    before = bench.settle(HEALTHY)
+def test_an_adapter_goes_live_proven_while_its_worker_goes_on(served: Bench) -> None:
+    bench, before = served, served.find()
     bench.add_adapter("red", bench.adapter())
     state = settle(bench, "red")
     assert state.verification is not None and state.verification["result"] == "verified"
     assert (bench.find().attempt, bench.find().verification) == (before.attempt, before.verification)
-    assert models_of(bench, bench.find()) == ["chat", "chat:red"]
+    assert "chat:red" in models_of(bench, bench.find())
 
 
-def test_one_that_differs_is_refused_alone_with_the_reason_and_unloaded(bench: Bench) -> None:
-    bench.deploy(bench.model())
+def test_one_that_differs_is_refused_alone_with_the_reason_and_unloaded(served: Bench) -> None:
+    bench = served
     bench.add_adapter("bad", bench.adapter({"shift": -0.5}))
     bench.add_adapter("good", bench.adapter())
     settle(bench, "good")
@@ -72,66 +67,63 @@ def test_one_that_differs_is_refused_alone_with_the_reason_and_unloaded(bench: B
     assert state.error is not None and state.error["code"] == "serving_mismatch"
     assert state.error["faults"][0].startswith("adapter: row 0, position 1, token")
     assert bench.find().error is None
-    assert models_of(bench, bench.find()) == ["chat", "chat:good"]
+    models = models_of(bench, bench.find())
+    assert "chat:good" in models and "chat:bad" not in models
 
 
-def test_one_of_another_base_is_refused_before_it_is_loaded(bench: Bench) -> None:
-    bench.deploy(bench.model())
+def test_one_of_another_base_is_refused_before_it_is_loaded(served: Bench) -> None:
+    bench = served
     bench.add_adapter("other", bench.adapter(base="f" * 64))
     state = settle(bench, "other", REFUSED)
     assert state.error is not None
     assert "it was trained on its-base with weights ffffffffffff" in state.error["faults"][0]
-    assert models_of(bench, bench.find()) == ["chat"]
+    assert "chat:other" not in models_of(bench, bench.find())
 
 
-def test_adapters_are_there_again_after_a_worker_was_killed_and_on_a_new_worker(bench: Bench) -> None:
-    bench.deploy(bench.model())
+def test_a_worker_more_has_the_adapters_too(bench: Bench) -> None:
+    bench.deploy(bench.model(), scale=Scale(2, 2))
     for name in ("red", "blue"):
         bench.add_adapter(name, bench.adapter({"reply": name}))
-    settle(bench, "red")
-    kill_worker(bench)
-    settle(bench, "red")
-    settle(bench, "blue")
-    assert bench.find().attempt == 2
-    bench.records.deployments.change("chat", "blue", lambda now: _scaled(now, 2))
     bench.tick_until(lambda: len(bench.find().workers) == 2)
     settle(bench, "red")
     settle(bench, "blue")
     assert [models_of(bench, one) for one in bench.find().workers] == [["chat", "chat:red", "chat:blue"]] * 2
 
 
-def _scaled(deployment: Deployment, instances: int) -> Deployment:
-    return replace(deployment, scale=Scale(instances, instances))
-
-
-def test_a_server_that_comes_after_takes_over_what_is_live_and_ends_what_was_begun(bench: Bench) -> None:
-    bench.deploy(bench.model())
-    bench.add_adapter("red", bench.adapter())
-    settle(bench, "red")
+def test_a_server_that_comes_after_takes_over_what_is_live_and_ends_what_was_begun(served: Bench) -> None:
+    bench = served
+    bench.add_adapter("before", bench.adapter())
+    settle(bench, "before")
     bench.add_adapter("blue", bench.adapter())
     bench.tick_until(lambda: bench.find().adapter_state("blue") is not None)
     bench.supervisor.close()
     bench.new_supervisor()
     state = settle(bench, "blue")
     assert (bench.find().attempt, state.attempt) == (1, 1)
-    assert models_of(bench, bench.find()) == ["chat", "chat:red", "chat:blue"]
+    assert {"chat:before", "chat:blue"} <= set(models_of(bench, bench.find()))
 
 
-def test_one_that_is_removed_is_unloaded_and_another_takes_its_name(bench: Bench) -> None:
+def test_one_that_is_removed_is_unloaded_and_another_takes_its_name(served: Bench) -> None:
+    bench = served
+    bench.add_adapter("gone", before := bench.adapter({"reply": "gone"}))
+    settle(bench, "gone")
+    folders = worker_folder(bench.home, bench.find()) / "adapters"
+    count = len(list(folders.iterdir()))
+    bench.remove_adapter("gone")
+    bench.tick_until(lambda: "gone" not in bench.find().adapter_states)
+    assert "chat:gone" not in models_of(bench, bench.find())
+    assert len(list(folders.iterdir())) == count - 1
+    bench.add_adapter("gone", artifact := bench.adapter({"reply": "another"}))
+    assert settle(bench, "gone").artifact == artifact != before
+
+
+def test_an_adapter_that_ends_its_worker_is_given_up_and_the_others_are_there_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mafunzo.control.serving.adapter.MAX_LOADS", 1)
     bench.deploy(bench.model())
-    bench.add_adapter("red", bench.adapter())
-    settle(bench, "red")
-    bench.remove_adapter("red")
-    bench.tick_until(lambda: not bench.find().adapter_states)
-    assert models_of(bench, bench.find()) == ["chat"]
-    assert list((worker_folder(bench.home, bench.find()) / "adapters").iterdir()) == []
-    bench.add_adapter("red", artifact := bench.adapter({"reply": "another"}))
-    assert settle(bench, "red").artifact == artifact
-
-
-def test_an_adapter_that_ends_worker_after_worker_is_given_up_and_its_deployment_stays(bench: Bench) -> None:
-    bench.deploy(bench.model())
-    bench.settle(HEALTHY)
+    bench.add_adapter("good", bench.adapter())
+    settle(bench, "good")
     bench.add_adapter("poison", bench.adapter({"ends_worker": True}))
 
     def is_refused() -> bool:
@@ -144,18 +136,20 @@ def test_an_adapter_that_ends_worker_after_worker_is_given_up_and_its_deployment
     state = bench.find().adapter_state("poison")
     assert state is not None and state.error is not None
     assert "Workers ended while they loaded or proved it" in state.error["message"]
-    assert bench.find().attempt == MAX_LOADS + 1
+    settle(bench, "good")
+    assert bench.find().attempt == 2
 
 
-def test_what_an_adapter_takes_is_booked_and_one_without_room_is_refused(bench: Bench, monkeypatch: Any) -> None:
+def test_what_an_adapter_takes_is_booked_and_one_without_room_is_refused(
+    served: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = served
     sizes: dict[str, int] = {}
     for module in ("supervisor", "adapter_supervisor"):
         monkeypatch.setattr(
             f"mafunzo.control.serving.{module}.adapter_mb", lambda artifacts, artifact: sizes.get(artifact, 0)
         )
-    bench.deploy(bench.model())
-    bench.settle(HEALTHY)
-    before = booked_mb(bench)
+    before = bench.find().supervision.booked_mb
     small, large = bench.adapter({"reply": "small"}), bench.adapter({"reply": "large"})
     sizes |= {small: 300, large: 5000}
     bench.add_adapter("small", small)
@@ -167,5 +161,5 @@ def test_what_an_adapter_takes_is_booked_and_one_without_room_is_refused(bench: 
     assert booked_mb(bench) == before + 300
     bench.remove_adapter("large")
     bench.remove_adapter("small")
-    bench.tick_until(lambda: not bench.find().adapter_states)
+    bench.tick_until(lambda: "small" not in bench.find().adapter_states)
     assert booked_mb(bench) == before

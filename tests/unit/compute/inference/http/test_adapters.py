@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import torch
 
+from mafunzo.compute.inference.engine import GREEDY as GREEDY_SAMPLING
 from mafunzo.compute.inference.http.app import make_app
 from mafunzo.compute.inference.http.service import Service
 from mafunzo.compute.inference.loading import load_model
@@ -17,6 +19,7 @@ from mafunzo.compute.inference.request import GenerationRequest
 from mafunzo.compute.model.folder import TOKENIZER_FILES, copy_files, weights_sha256, write_facts
 from mafunzo.compute.model.loading import load_network
 from mafunzo.compute.model.lora import AdapterConfig, adapters, add_adapter, save_adapter
+from mafunzo.entities.conversation import Conversation, Message
 from mafunzo.errors import NotFound, WorkerFailed
 
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
@@ -42,12 +45,26 @@ def folders(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return {f"chat:{name}": save(tiny_llama, root / name, seed) for seed, name in enumerate(("red", "blue"))}
 
 
-@pytest.fixture
-def service(tiny_llama: Path) -> Iterator[Service]:
+@pytest.fixture(scope="module")
+def running(tiny_llama: Path) -> Iterator[Service]:
     service = Service("chat")
     service.model = load_model(tiny_llama, max_batch=4, device="cpu")
     yield service
     service.model.engine.close()
+
+
+@pytest.fixture
+def service(running: Service) -> Iterator[Service]:
+    """The worker, whose adapters are gone when the test ends."""
+    yield running
+    for name in list(running.adapters):
+        running.unload_adapter(name)
+
+
+@pytest.fixture(scope="module")
+def alone(folders: dict[str, Path], tiny_llama: Path) -> dict[str, str]:
+    """What workers answer that serve one adapter each, as their model."""
+    return {name: solo(tiny_llama, folder) for name, folder in folders.items()}
 
 
 def load(ask: Any, name: str, folder: Path) -> Any:
@@ -56,26 +73,18 @@ def load(ask: Any, name: str, folder: Path) -> Any:
 
 def solo(tiny_llama: Path, folder: Path) -> str:
     """What a worker answers that has loaded the adapter as its model."""
-    model = load_model(folder, tiny_llama, device="cpu")
+    service = Service("chat", load_model(folder, tiny_llama, device="cpu"))
     try:
-        service = Service("chat")
-        service.model = model
-        ids = tuple(service.prompt_ids(_conversation(), True))
-        return model.engine.submit(GenerationRequest(ids, 12, ignore_eos=True, sampling=_greedy())).reply().text
+        return answer(service)
     finally:
-        model.engine.close()
+        service.loaded.engine.close()
 
 
-def _conversation() -> Any:
-    from mafunzo.entities.conversation import Conversation, Message
-
-    return Conversation((Message("user", TALK[0]["content"]),))
-
-
-def _greedy() -> Any:
-    from mafunzo.compute.inference.engine import GREEDY as greedy
-
-    return greedy
+def answer(service: Service) -> str:
+    model = service.loaded
+    ids = tuple(service.prompt_ids(Conversation((Message("user", TALK[0]["content"]),)), True))
+    request = GenerationRequest(ids, 12, GREEDY_SAMPLING, ignore_eos=True, adapter=model.adapter)
+    return model.engine.submit(request).reply().text
 
 
 def chat(ask: Any, model: str) -> Any:
@@ -87,13 +96,13 @@ def said(answer: Any) -> str:
 
 
 def test_each_adapter_answers_under_its_name_as_alone_and_the_base_as_before(
-    ask: Any, folders: dict[str, Path], tiny_llama: Path
+    ask: Any, folders: dict[str, Path], alone: dict[str, str]
 ) -> None:
     before = said(chat(ask, "chat"))
     for name, folder in folders.items():
         assert load(ask, name, folder).status_code == 200
     texts = {name: said(chat(ask, name)) for name in ("chat", *folders)}
-    assert texts == {"chat": before} | {name: solo(tiny_llama, folder) for name, folder in folders.items()}
+    assert texts == {"chat": before} | alone
     assert len(set(texts.values())) == 3
     assert chat(ask, "chat:red").json()["model"] == "chat:red"
     assert [one["id"] for one in ask("GET", "/v1/models").json()["data"]] == ["chat", "chat:red", "chat:blue"]
@@ -114,8 +123,6 @@ def test_streams_of_several_adapters_at_once_leak_nothing_into_one_another(
         return "".join(event["choices"][0]["delta"].get("content") or "" for event in events)
 
     async def all_streams() -> list[str]:
-        import httpx
-
         transport = httpx.ASGITransport(make_app(service))
         async with httpx.AsyncClient(transport=transport, base_url="http://worker") as client:
             return await asyncio.gather(*(stream(client, name) for name in names))
@@ -200,7 +207,7 @@ def test_an_answer_under_way_ends_as_it_would_when_its_adapter_is_unloaded(
     load(ask, "chat:red", folders["chat:red"])
     red, engine = service.adapters["chat:red"], service.loaded.engine
     has_begun = threading.Event()
-    request = GenerationRequest((5, 6, 7), 40, _greedy(), ignore_eos=True, adapter=red.loaded.adapter)
+    request = GenerationRequest((5, 6, 7), 40, GREEDY_SAMPLING, ignore_eos=True, adapter=red.loaded.adapter)
     whole = engine.submit(request).reply().text
     events: list[Any] = []
     ended = threading.Event()
@@ -223,18 +230,21 @@ def test_an_answer_under_way_ends_as_it_would_when_its_adapter_is_unloaded(
     assert engine.executor.adapter_names == set()
 
 
-def test_a_closed_engine_loads_nothing(service: Service, folders: dict[str, Path]) -> None:
+def test_a_closed_engine_loads_nothing(folders: dict[str, Path], tiny_llama: Path) -> None:
+    service = Service("chat", load_model(tiny_llama, device="cpu"))
     service.loaded.engine.close()
     with pytest.raises(WorkerFailed, match="closed"):
         service.load_adapter("chat:red", folders["chat:red"])
 
 
 def test_a_worker_whose_model_is_an_adapter_takes_others_of_its_base_beside_it(
-    ask: Any, service: Service, folders: dict[str, Path], tiny_llama: Path
+    folders: dict[str, Path], tiny_llama: Path, alone: dict[str, str]
 ) -> None:
     red, blue = folders.values()
-    service.loaded.engine.close()
-    service.model = load_model(red, tiny_llama, device="cpu")
-    assert said(chat(ask, "chat")) == solo(tiny_llama, red)
-    assert load(ask, "chat:blue", blue).status_code == 200
-    assert [said(chat(ask, name)) for name in ("chat", "chat:blue")] == [solo(tiny_llama, red), solo(tiny_llama, blue)]
+    service = Service("chat", load_model(red, tiny_llama, device="cpu"))
+    try:
+        assert answer(service) == alone["chat:red"]
+        service.load_adapter("chat:blue", blue)
+        assert [answer(service), answer(service.named("chat:blue"))] == list(alone.values())
+    finally:
+        service.loaded.engine.close()
