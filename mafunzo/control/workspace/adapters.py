@@ -13,6 +13,7 @@ from mafunzo.control.workspace.services import Services
 from mafunzo.entities.adapter import Adapter, AdapterReport, AdapterStatus, adapter_model
 from mafunzo.entities.asset import Asset
 from mafunzo.entities.endpoint import DEFAULT_START_LIMIT_S, Deployment, DeploymentStatus
+from mafunzo.entities.engine import Engine
 from mafunzo.errors import Conflict, InvalidParameter, NotFound, ServerFailed, TimedOut, WorkerFailed, from_record
 
 if TYPE_CHECKING:
@@ -103,6 +104,10 @@ class Adapters:
         where = f"{deployment.endpoint}/{deployment.name}"
         if deployment.status.has_failed or deployment.status is DeploymentStatus.DELETING:
             raise Conflict(f"Deployment {where} is {deployment.status}: no adapter can be added to it.")
+        if any(worker.supervision.engine.startswith(Engine.OPENVINO) for worker in deployment.workers):
+            raise Conflict(
+                f"Deployment {where} is computed by openvino, which serves no adapters. Deploy it with --engine torch."
+            )
         artifact = self._models.artifact_of(asset)
         if artifact is None:
             raise InvalidParameter(
