@@ -91,7 +91,7 @@ def spoiled(folder: Path, to: Path) -> Path:
 def test_two_adapters_answer_beside_their_base_as_alone_and_are_there_after_a_kill(
     workspace: Workspace, packages: dict[str, Path], tmp_path: Path
 ) -> None:
-    handle = workspace.deploy("base", endpoint="chat")
+    handle = workspace.deploy("base", endpoint="chat", engine="torch")
     for name in ("red", "blue"):
         added = workspace.adapters.add("chat", name, name, timeout_s=LIMIT_S)
         assert (added.status, (added.verification or {})["result"]) == (AdapterStatus.LIVE, "verified")

@@ -37,19 +37,19 @@ def every_other(row: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key:
 
 def test_each_row_sees_the_keys_up_to_its_own_position() -> None:
     rows = views(window(Row([7], 2, (4,)), Row([7], 17, (6, 7))), causal_mask_function)
-    assert [(view.runs, view.mask) for view in rows] == [(((64, 3),), None), (((96, 18),), None)]
+    assert [(view.runs, view.mask) for view in rows] == [(((128, 3),), None), (((192, 18),), None)]
 
 
 @pytest.mark.parametrize(
     ("blocks", "runs"),
     [
-        pytest.param((6, 7, 8), ((110, 20),), id="one run"),
-        pytest.param((6, 9, 10), ((110, 2), (144, 18)), id="two runs"),
-        pytest.param((9, 4, 1), ((158, 2), (64, 16), (16, 2)), id="backwards"),
+        pytest.param((6, 7, 8), ((238, 20),), id="one run"),
+        pytest.param((6, 9, 12), ((302, 18), (384, 2)), id="two runs"),
+        pytest.param((9, 4, 1), ((142, 18), (32, 2)), id="backwards"),
     ],
 )
 def test_a_sliding_window_shortens_what_one_token_reads(blocks: tuple[int, ...], runs: tuple[Run, ...]) -> None:
-    [view] = views(window(Row([7], 33, blocks)), sliding)
+    [view] = views(window(Row([7], 65, blocks)), sliding)
     assert (view.runs, view.mask) == (runs, None)
 
 

@@ -305,7 +305,7 @@ def test_broken_requests_are_refused_by_name(ask):
 
 @pytest.mark.slow
 def test_many_broken_requests_are_refused_by_name(ask):
-    check_broken_requests(ask, seed=9, count=4000)
+    check_broken_requests(ask, seed=9, count=2000)
 
 
 @pytest.mark.parametrize(
