@@ -59,6 +59,10 @@ def test_its_unit_tests_pass(copy: Path, environment: dict[str, str]) -> None:
         "entities",
         "protocol",
         "tracking",
+        "control/launcher",
+        "control/pipelines",
+        "control/serving",
+        "control/store",
     )  # by the contracts of imports
     words = ["-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", "tests/unit"]
     words += [f"--ignore=tests/unit/{name}" for name in (*of_the_whole_tree, *of_what_knows_no_entrypoints)]

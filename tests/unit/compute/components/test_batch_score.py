@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mafunzo.compute.inference.loading import load_model
 from mafunzo.compute.inference.sampler import Sampling
 from mafunzo.entities.parameters.score import stop_texts
 from mafunzo.errors import InvalidData, InvalidParameter
+from tests.support.stray_signal import stray_sigterm_told
 
 INTERFACE = load_interface(Path(batch_score.__file__).with_suffix(".yml"))
 SHORT = ("--max_new_tokens", "6")
@@ -118,6 +120,13 @@ def test_a_stop_text_ends_an_answer(model: Path, rows: Path) -> None:
     assert cut["finish_reason"] == "stop"
 
 
+@pytest.fixture
+def stray_sigterm() -> Iterator[None]:
+    with stray_sigterm_told():
+        yield
+
+
+@pytest.mark.usefixtures("stray_sigterm")
 def test_sigterm_writes_what_is_done_and_the_next_run_goes_on(
     model: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

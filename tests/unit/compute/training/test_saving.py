@@ -26,6 +26,7 @@ from mafunzo.compute.training.state import History, TrainingState
 from mafunzo.compute.training.trainer import Trainer, finetune
 from mafunzo.errors import StorageFull
 from mafunzo.tracking.step_folder import TERMINATED
+from tests.support.stray_signal import stray_sigterm_told
 from tests.support.training_run import FULL, LORA, ZERO, history, train
 
 # Twelve rows a step, each in a forward pass of its own; two steps an epoch; dropout tests the random state.
@@ -33,6 +34,12 @@ PASSES = {"num_train_epochs": 2, "gradient_accumulation_steps": 3, "lora_dropout
 PASSES_OF_A_STEP = 12
 IN_THE_SECOND_STEP = PASSES_OF_A_STEP + 3
 VALIDATION_ROWS = 8
+
+
+@pytest.fixture(autouse=True)
+def stray_sigterm():
+    with stray_sigterm_told():
+        yield
 
 
 @pytest.fixture(autouse=True)
