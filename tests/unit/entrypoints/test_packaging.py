@@ -16,7 +16,7 @@ from mafunzo import settings
 from mafunzo.entrypoints.main import app
 from tests.unit.entrypoints.http.bench import Bench
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 UNIT = ROOT / "packaging" / "mafunzo.service"
 
 
