@@ -11,64 +11,19 @@ from mafunzo.compute.inference.executor import Wanted
 from mafunzo.compute.inference.executor_openvino import OpenVinoExecutor
 from mafunzo.compute.inference.openvino_graph import expected_windows, import_openvino, stateful_graph
 from mafunzo.errors import NotSupported
+from tests.support.greedy import STEPS, batched_greedy, plain_greedy, prompts, scattered
 from tests.support.row_runner import RowRunner
 from tests.support.tiny_network import ARCHITECTURES, VOCABULARY, make_network
 
-STEPS = 24
 QUICK = {"gemma3"}
 """With windows in some layers; all are compared in the slow tier."""
 SUPPORTED = [name for name in ARCHITECTURES if name != "gemma2"]
-
-
-def prompts() -> list[list[int]]:
-    """Prompts shorter and longer than the windows."""
-    generator = torch.Generator().manual_seed(3)
-    return [torch.randint(2, VOCABULARY, (length,), generator=generator).tolist() for length in (5, 41, 1, 19, 30)]
 
 
 def graph_file(network: PreTrainedModel, folder: Path) -> Path:
     file = folder / "graph.xml"
     import_openvino().save_model(stateful_graph(network), file, compress_to_fp16=False)
     return file
-
-
-def plain_greedy(network: PreTrainedModel, prompt: list[int], steps: int = STEPS) -> list[int]:
-    ids = torch.tensor([prompt])
-    output = network.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=steps,
-        do_sample=False,
-        eos_token_id=None,
-        pad_token_id=0,
-    )
-    return output[0, len(prompt) :].tolist()
-
-
-def batched_greedy(executor: OpenVinoExecutor, chunk: int, pool: BlockPool) -> list[list[int]]:
-    """Admit one more sequence at each step, so that prompts, chunks of them and decoding rows of all lengths mix."""
-    runner = RowRunner(executor, pool)
-    replies: list[list[int]] = [[] for _ in prompts()]
-    running: list[int] = []
-    waiting = list(range(len(replies)))
-    while waiting or running:
-        running += [waiting.pop(0)] if waiting else []
-        starts = {id: runner.lengths.get(id, 0) for id in running}
-        tokens = {id: replies[id][-1:] or prompts()[id][start : start + chunk] for id, start in starts.items()}
-        for id, row in runner.run(tokens).items():
-            if runner.lengths[id] >= len(prompts()[id]):
-                replies[id].append(int(row[-1].argmax()))
-        done = [id for id in running if len(replies[id]) == STEPS]
-        runner.free(done)
-        running = [id for id in running if id not in done]
-    return replies
-
-
-def scattered(blocks: int) -> BlockPool:
-    """Return a pool of which every other block is held by somebody else."""
-    pool = BlockPool(2 * blocks, keeps_prefixes=False)
-    pool.release(pool.take(2 * blocks)[::2])
-    return pool
 
 
 @pytest.mark.parametrize(
@@ -81,7 +36,7 @@ def test_greedy_tokens_of_a_mixed_batch_are_those_of_plain_generate(architecture
     assert executor.sliding_windows == expected_windows(network.config)
     assert [plain_greedy(network, prompt) for prompt in prompts()[:1]] == expected[:1], "it is as it was before"
     for chunk, pool in ((1000, BlockPool(400)), (7, scattered(60)), (1, BlockPool(60))):
-        assert batched_greedy(executor, chunk, pool) == expected
+        assert batched_greedy(executor, prompts(), chunk, pool) == expected
 
 
 @pytest.fixture(scope="module")
