@@ -24,6 +24,7 @@ from mafunzo.compute.inference.openvino_graph import (
     WANTED,
     import_openvino,
     page_attention,
+    runtime,
     sliding_windows,
 )
 from mafunzo.compute.model.lora import Factors
@@ -49,13 +50,13 @@ class OpenVinoExecutor:
         max_model_len: int | None = None,
         cache_bytes: int | None = None,
     ) -> None:
-        self._openvino = openvino = import_openvino()
+        self._openvino = import_openvino()
         self.config = config.get_text_config()
         self.dtype, self.vocab_size = dtype, vocab_size
         self._bytes_per_token = cache_bytes_per_token(self.config, dtype.itemsize)
         longest = min(context_length(self.config), max_model_len or 1 << 30)
         self.max_model_len, self.most_tokens = cache_limit(cache_bytes, self._bytes_per_token, longest)
-        core = openvino.Core()
+        core = runtime()
         try:
             graph = core.read_model(graph_file)
             page_attention(graph)

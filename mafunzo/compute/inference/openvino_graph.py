@@ -19,6 +19,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -42,6 +43,17 @@ def import_openvino() -> Any:
     import openvino  # type: ignore[import-untyped]
 
     return openvino
+
+
+@cache
+def runtime() -> Any:
+    """Return OpenVINO's core, the only one of this process. Raises `ImportError`.
+
+    Each core's CPU plugin lays out a stack for signal handlers in the thread that loads it, and puts back the one before when
+    it goes. Of two cores that don't go in the reverse order the stack of one stays in use after it was freed, and the next
+    signal, SIGTERM too, ends the process by SIGSEGV.
+    """
+    return import_openvino().Core()
 
 
 class _Layer(CacheLayerMixin):  # type: ignore[misc]

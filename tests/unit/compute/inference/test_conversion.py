@@ -1,7 +1,9 @@
 """Conversions for OpenVINO: made and checked once, kept by content, and torch in their place where they can't be used."""
 
+import gc
 import json
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -38,6 +40,18 @@ def test_a_network_is_converted_once_and_answers_as_in_torch(
     assert replies[0] == replies[1]
     if converted_dtype(tiny_llama) == torch.float32:
         assert replies[0] == replies[2]
+
+
+def test_signals_are_taken_after_networks_have_gone_in_the_order_they_came(tiny_llama: Path, cache: Path) -> None:
+    models = [load_model(tiny_llama, openvino_cache=cache, cache_mb=8) for _ in range(2)]
+    while models:
+        models.pop(0).engine.close()
+        gc.collect()
+    taken: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: taken.append(number))
+    signal.raise_signal(signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, before)
+    assert taken == [signal.SIGUSR1]
 
 
 def test_a_self_check_that_fails_is_remembered(
