@@ -65,7 +65,7 @@ def fetch(
     _fetch(mafunzo.Workspace(), job, to, as_json)
 
 
-def _fetch(workspace: mafunzo.Workspace, job: str, to: Path, as_json: bool) -> None:
+def _fetch(workspace: "mafunzo.Workspace", job: str, to: Path, as_json: bool) -> None:
     report = workspace.jobs.write_predictions(job, to)
     failed = f", {report['failed']:,} failed, each with its reason" if report["failed"] else ""
     line = f"{to}: {report['answered']:,} of {report['rows']:,} rows answered{failed}"
