@@ -1,6 +1,9 @@
 """Tiny random networks and prepared rows that the tests of training share."""
 
+import shutil
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -93,15 +96,31 @@ def write_prepared(folder: Path, train: list, validation: list | None = None) ->
             }
         )
         pq.write_table(table, folder / f"{name}.parquet")
+    shutil.copytree(_written_tokenizer().name, folder / "tokenizer", dirs_exist_ok=True)
+    return folder
+
+
+@cache
+def _written_tokenizer() -> TemporaryDirectory:
+    """Write the tokenizer once for all tests of a process; they get copies."""
+    folder = TemporaryDirectory()
     words = {"<pad>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, VOCABULARY)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", bos_token="<s>", pad_token="<pad>")
     fast.chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}"
-    fast.save_pretrained(folder / "tokenizer")
+    fast.save_pretrained(folder.name)
     return folder
 
 
 def write_base(folder: Path, family: str = "llama", dtype: torch.dtype = torch.float32) -> Path:
-    tiny(family).to(dtype).save_pretrained(folder)
+    shutil.copytree(_written_base(family, dtype).name, folder, dirs_exist_ok=True)
+    return folder
+
+
+@cache
+def _written_base(family: str, dtype: torch.dtype) -> TemporaryDirectory:
+    """Write a network once for all tests of a process; they get copies."""
+    folder = TemporaryDirectory()
+    tiny(family).to(dtype).save_pretrained(folder.name)
     return folder

@@ -26,7 +26,7 @@ Names = list[str]
 class KnownEnvironment:
     """An environment that a step may name.
 
-    folder: where its packages are, or would be; None for Mafunzo's own, and in a list while none is built.
+    folder: where its packages are, or would be; None for Mafunzo's own, and in a list unless it is built.
     size_bytes: on the disk; 0 unless it is built.
     """
 
@@ -63,16 +63,16 @@ class Environments:
         """Return the registered environments, newest first, then the curated ones: all, or `limit` after the one `before`.
 
         with_hidden: archived ones too, and those that stand in a job or component and have no name of their own. Raises
-        `NotFound` where there is no such version. Their folders are told once any has been built: to name one may take starting
-        the Pythons on the PATH.
+        `NotFound` where there is no such version. While none is built, no folder is looked for: that may start the Pythons on
+        the PATH.
         """
-        with_folder = any((self._services.home.root / ENVIRONMENTS_FOLDER).glob(f"*/{READY_FILE}"))
+        is_any_built = any((self._services.home.root / ENVIRONMENTS_FOLDER).glob(f"*/{READY_FILE}"))
         curated = [(curated_environment(card.name), card.description) for card in environment_cards()]
         return followed_by(
-            lambda: [self._known(one, description, with_folder) for one, description in curated if one],
+            lambda: [self._listed(one, description, is_any_built) for one, description in curated if one],
             str,
             lambda last: [
-                self._registered(asset, with_folder)
+                _registered(asset, self._listed(environment_of(asset), asset.description, is_any_built))
                 for asset in self._versions.page(limit, last, with_archived=with_hidden, with_anonymous=with_hidden)
             ],
             limit,
@@ -84,7 +84,8 @@ class Environments:
         reference = parse_reference(name)
         if isinstance(reference, AssetReference):
             if self._versions.has(reference.name):
-                return self._registered(self._versions.get(reference))
+                asset = self._versions.get(reference)
+                return _registered(asset, self._known(environment_of(asset), asset.description))
             if curated := curated_environment(reference.name):
                 return self._known(curated)
         names = ", ".join(sorted({known.environment.name for known in self.list()}))
@@ -143,12 +144,12 @@ class Environments:
         remove(known.folder)
         return known.size_bytes
 
-    def _registered(self, asset: Asset, with_folder: bool = True) -> KnownEnvironment:
-        known = self._known(environment_of(asset), asset.description, with_folder)
-        return replace(known, is_registered=True, is_archived=asset.is_archived)
+    def _listed(self, environment: Environment, description: str, is_any_built: bool) -> KnownEnvironment:
+        known = self._known(environment, description) if is_any_built else KnownEnvironment(environment, description)
+        return known if known.is_built else replace(known, folder=None)
 
-    def _known(self, environment: Environment, description: str = "", with_folder: bool = True) -> KnownEnvironment:
-        folder = self._folder(environment) if with_folder else None
+    def _known(self, environment: Environment, description: str = "") -> KnownEnvironment:
+        folder = self._folder(environment)
         is_built = folder is not None and is_ready(folder)
         size_bytes = _size_bytes(folder) if folder is not None and is_built else 0
         return KnownEnvironment(environment, description, folder=folder, is_built=is_built, size_bytes=size_bytes)
@@ -180,6 +181,10 @@ class Environments:
             for step in records.steps.running()
             if step.spec.runtime and known.folder is not None and self._folder(step.spec.runtime) == known.folder
         ]
+
+
+def _registered(asset: Asset, known: KnownEnvironment) -> KnownEnvironment:
+    return replace(known, is_registered=True, is_archived=asset.is_archived)
 
 
 def _offered(environment: Environment) -> Asset:

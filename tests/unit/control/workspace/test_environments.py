@@ -51,8 +51,10 @@ def test_no_python_is_looked_for_in_a_list_while_nothing_is_built(workspace, mon
         patch.setattr(environments, "environment_folder", lambda *_: pytest.fail("a Python was looked for"))
         assert names(workspace) == ["small:1"]
     build(known)
-    [listed] = [one for one in workspace.environments.list() if one.is_registered]
-    assert (listed.folder, listed.is_built) == (known.folder, True)
+    register(workspace, "other", packages="six")
+    other, small = (one for one in workspace.environments.list() if one.is_registered)
+    assert (small.folder, small.is_built) == (known.folder, True)
+    assert (other.folder, other.is_built) == (None, False)
 
 
 def test_an_unknown_environment_is_told_with_those_that_there_are(workspace):
