@@ -162,6 +162,7 @@ def test_another_host_name_is_refused(served: Served, host: str) -> None:
 def test_an_unknown_address_is_refused_in_the_dialect(served: Served) -> None:
     answer = http.get(f"{served.address.url}/v1/embeddings")
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_url")
+    assert "none that embeds text" in answer.json()["error"]["message"]
 
 
 def test_health_needs_no_key_and_metrics_need_the_operator_s(served: Served) -> None:

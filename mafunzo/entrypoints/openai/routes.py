@@ -25,6 +25,7 @@ from mafunzo.entrypoints.http.request_id import mark_routed, request_id
 from mafunzo.errors import InvalidParameter, MafunzoError, NotFound
 from mafunzo.protocol.body import check_values
 from mafunzo.protocol.errors import error_body, refusal_body
+from mafunzo.protocol.paths import unknown_address
 from mafunzo.protocol.token_estimate import tokens_asked
 
 Translate = Callable[[Answer], Answer]
@@ -66,7 +67,7 @@ async def get_model(request: Request, name: str) -> Response:
 @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
 async def unknown(request: Request, path: str) -> Response:
     """Answer an unknown path with the dialect's 404."""
-    return JSONResponse(refusal_body(f"{request.method} /v1/{path} doesn't exist here.", "unknown_url"), 404)
+    return JSONResponse(refusal_body(unknown_address(request.method, path), "unknown_url"), 404)
 
 
 def error_response(error: MafunzoError, limits: Limits) -> JSONResponse:

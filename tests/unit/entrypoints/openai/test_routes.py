@@ -19,6 +19,7 @@ from mafunzo.errors import (
     Unavailable,
     WorkerFailed,
 )
+from mafunzo.protocol.paths import unknown_address
 from tests.unit.entrypoints.http.bench import CHAT, Bench, Clients
 
 
@@ -115,7 +116,7 @@ def test_what_is_not_there_is_refused_in_the_dialects_words(method: str) -> None
         answer = await clients.http.request(method, "/v1/embeddings")
         assert answer.status_code == 404
         assert answer.json()["error"] == {
-            "message": f"{method} /v1/embeddings doesn't exist here.",
+            "message": unknown_address(method, "embeddings"),
             "type": "invalid_request_error",
             "param": None,
             "code": "unknown_url",
