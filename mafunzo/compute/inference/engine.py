@@ -20,10 +20,10 @@ from torch import Tensor
 from mafunzo.compute.device.out_of_memory import is_out_of_memory
 from mafunzo.compute.inference import batcher
 from mafunzo.compute.inference.block_pool import BLOCK_TOKENS, BlockPool, block_count, block_keys
-from mafunzo.compute.inference.detokenizer import Detokenizer, StopStrings, Tokenizer
+from mafunzo.compute.inference.detokenizer import Tokenizer
 from mafunzo.compute.inference.executor import Executor, Row, Wanted
+from mafunzo.compute.inference.reply_writer import ReplyWriter
 from mafunzo.compute.inference.request import (
-    Delta,
     Event,
     Failed,
     Finished,
@@ -33,11 +33,10 @@ from mafunzo.compute.inference.request import (
     Reply,
     TokenStream,
 )
+from mafunzo.compute.inference.request_check import check_request
 from mafunzo.compute.inference.sampler import Sampler, Sampling, TokenLogprob, logprob
 from mafunzo.errors import (
-    ContextLengthExceeded,
     FailedError,
-    InvalidParameter,
     MafunzoError,
     NotFound,
     OutOfMemory,
@@ -47,8 +46,6 @@ from mafunzo.errors import (
 logger = logging.getLogger(__name__)
 
 GREEDY = Sampling(temperature=0)
-PROMPT = "prompt"
-"""What the engine's refusals are about."""
 
 
 class Engine:
@@ -70,7 +67,7 @@ class Engine:
         self.executor = executor
         self.tokenizer = tokenizer
         self.stop_token_ids = frozenset(stop_token_ids)
-        self.max_model_len = executor.max_model_len
+        self.max_model_len, self.vocab_size = executor.max_model_len, executor.vocab_size
         self.limits = limits or batcher.Limits(max_batch, cache_tokens=executor.cache_budget_tokens())
         self._inbox: queue.SimpleQueue[_Live | _Change | int | None] = queue.SimpleQueue()
         self._ids = itertools.count()
@@ -111,33 +108,7 @@ class Engine:
 
     def check(self, request: GenerationRequest) -> None:
         """Raise `InvalidParameter` for an empty or too long prompt, ids outside the vocabulary, or an unknown adapter."""
-        ids = request.prompt_token_ids
-        if not ids:
-            raise InvalidParameter("The prompt has no tokens.", param=PROMPT)
-        room = self.max_model_len - len(ids)
-        max_tokens = 1 if request.max_tokens is None else request.max_tokens
-        if room < max_tokens:
-            raise ContextLengthExceeded(
-                f"This model's maximum context length is {self.max_model_len} tokens. However, the prompt has {len(ids)} "
-                f"tokens and {max_tokens} were asked for: {len(ids) + max_tokens} in all. "
-                "Shorten the messages or the completion.",
-                param=PROMPT,
-            )
-        faults = [id for id in ids if not 0 <= id < self.executor.vocab_size]
-        if faults:
-            raise InvalidParameter(
-                f"Token id {faults[0]} isn't in the vocabulary: 0 to {self.executor.vocab_size - 1}.", param=PROMPT
-            )
-        names = self.executor.adapter_names
-        if request.adapter is not None and request.adapter not in names:
-            known = f"expected {', '.join(sorted(names))}, or none" if names else "there are none"
-            raise InvalidParameter(f"There is no adapter '{request.adapter}': {known}.", param="model")
-        biased = [id for id in request.sampling.logit_bias if not 0 <= id < self.executor.vocab_size]
-        if biased:
-            raise InvalidParameter(
-                f"logit_bias.{biased[0]}: that token id isn't in the vocabulary: 0 to {self.executor.vocab_size - 1}.",
-                param="logit_bias",
-            )
+        check_request(request, self.max_model_len, self.vocab_size, self.executor.adapter_names)
 
     def generate(
         self,
@@ -183,6 +154,11 @@ class Engine:
                 raise WorkerFailed("The engine is closed.")
             self._inbox.put(message)
         message.end.result()
+
+    @property
+    def max_batch(self) -> int:
+        """How many sequences run at once."""
+        return self.limits.max_batch
 
     def load(self) -> tuple[int, int]:
         """Return how many sequences hold blocks of the KV cache, and how many wait."""
@@ -350,23 +326,18 @@ class _Live:
         self.id = id
         self.request = request
         self.token_ids = list(request.prompt_token_ids)
-        room = max_model_len - len(self.token_ids)
-        self.max_tokens = room if request.max_tokens is None else request.max_tokens
         self.cached_tokens: int | None = None
         self._on_event = on_event
-        self._stop_token_ids = stop_token_ids
+        room = max_model_len - len(self.token_ids)
+        self._writer = ReplyWriter(request, stop_token_ids, tokenizer, room, self.send)
         self._sampler = Sampler(request.sampling, request.prompt_token_ids)
         self._matcher = None if request.grammar is None else request.grammar.matcher()
-        self._detokenizer = Detokenizer(tokenizer)
-        self._stop_strings = StopStrings(request.stop)
         self._prompt_logprobs: list[TokenLogprob | None] = [None]
         self._has_sent_prompt_logprobs = False
-        self._unsent_ids: list[int] = []
-        self._unsent_logprobs: list[TokenLogprob] = []
 
     @property
-    def generated(self) -> int:
-        return len(self.token_ids) - len(self.request.prompt_token_ids)
+    def max_tokens(self) -> int:
+        return self._writer.max_tokens
 
     @property
     def wants_prompt_logprobs(self) -> bool:
@@ -414,30 +385,17 @@ class _Live:
         """Sample the next token, send the text that is final, and return why the reply ends here, if it does."""
         token_id = self._sampler.choose(logits_V if self._matcher is None else self._matcher.mask(logits_V))
         self.token_ids.append(token_id)
-        if token_id in self._stop_token_ids:
-            self._send_text(self._rest())
-            return FinishReason.STOP
+        if self._writer.is_stop(token_id):
+            return self._writer.take(token_id)
         if self._matcher is not None:
             self._matcher.accept(token_id)
-        if self.request.logprobs is not None:
-            self._unsent_logprobs.append(logprob(logits_V, token_id, self.request.logprobs))
-        self._unsent_ids.append(token_id)
-        text = self._stop_strings.add(self._detokenizer.add(token_id))
-        if self._stop_strings.match is not None:
-            self._send_text(text)
-            return FinishReason.STOP
-        is_over = self._matcher is not None and self._matcher.is_over
-        if is_over or self.generated >= self.max_tokens:
-            text += self._rest()
-            self._send_text(text)
-            return FinishReason.STOP if is_over or self._stop_strings.match is not None else FinishReason.LENGTH
-        if text:
-            self._send_text(text)
-        return None
+        top = self.request.logprobs
+        entry = None if top is None else logprob(logits_V, token_id, top)
+        return self._writer.take(token_id, entry, self._matcher is not None and self._matcher.is_over)
 
     def finished(self, reason: FinishReason) -> Finished:
         """Return the last event."""
-        return Finished(reason, len(self.request.prompt_token_ids), self.generated, self.cached_tokens or 0)
+        return self._writer.finished(reason, self.cached_tokens or 0)
 
     def send(self, event: Event) -> None:
         """Call the listener; its exception is logged and ends nothing."""
@@ -445,16 +403,6 @@ class _Live:
             self._on_event(event)
         except Exception:
             logger.exception("The listener of request %d failed", self.id)
-
-    def _rest(self) -> str:
-        """Return the text held back, up to a stop string that it may complete."""
-        text = self._stop_strings.add(self._detokenizer.finish())
-        return text if self._stop_strings.match is not None else text + self._stop_strings.finish()
-
-    def _send_text(self, text: str) -> None:
-        if text or self._unsent_ids:
-            self.send(Delta(text, tuple(self._unsent_ids), tuple(self._unsent_logprobs)))
-        self._unsent_ids, self._unsent_logprobs = [], []
 
 
 def _translate(error: Exception) -> MafunzoError:

@@ -18,6 +18,7 @@ from mafunzo.compute.inference.executor import Executor
 from mafunzo.compute.inference.executor_torch import TorchExecutor, serving_dtype
 from mafunzo.compute.inference.grammar import GrammarCompiler
 from mafunzo.compute.inference.stop import stop_token_ids
+from mafunzo.compute.inference.token_engine import TokenEngine
 from mafunzo.compute.model.folder import TOKENIZER_FILES, read_facts
 from mafunzo.compute.model.loading import load_network
 from mafunzo.entities import engine as engines
@@ -48,7 +49,7 @@ class LoadedModel:
     None for the model itself.
     """
 
-    engine: Engine
+    engine: TokenEngine
     tokenizer: Any
     grammars: GrammarCompiler
     dtype: str
@@ -96,7 +97,7 @@ def load_model(
     tokenizer = load_tokenizer(folders.tokenizer)
     cache_bytes = None if cache_mb is None else cache_mb * 2**20
     choice, executor, dtype, parameters = _load_executor(folders, device, cache_bytes, openvino_cache)
-    stops = stop_token_ids(tokenizer, _generation_config(folders))
+    stops = stop_token_ids(tokenizer, generation_config(folders))
     tokens = tokenizer.convert_ids_to_tokens(list(stops))
     logger.info("Loaded %s: %s, %s, stops at %s", folder, choice, dtype, tokens)
     engine = Engine(executor, tokenizer, stops, max_batch)
@@ -167,7 +168,7 @@ def _with_texts_of(model: LoadedModel, adapter: Path) -> LoadedModel:
     if (adapter / GENERATION_FILE).exists():
         own = GenerationConfig.from_pretrained(adapter, local_files_only=True)
     stops = frozenset(stop_token_ids(tokenizer, own)) | (model.stop_token_ids if own is None else frozenset())
-    grammars = GrammarCompiler(tokenizer, model.engine.executor.vocab_size, stops)
+    grammars = GrammarCompiler(tokenizer, model.engine.vocab_size, stops)
     return replace(model, tokenizer=tokenizer, grammars=grammars, stop_token_ids=stops)
 
 
@@ -209,7 +210,7 @@ def _check_base(adapter: Path, base: Path) -> None:
         )
 
 
-def _generation_config(folders: ModelFolders) -> Any:
+def generation_config(folders: ModelFolders) -> Any:
     """Return the `generation_config.json` beside the tokenizer (a tuned model may have one), else the network's."""
     for folder in (folders.tokenizer, folders.network):
         if (folder / GENERATION_FILE).exists():

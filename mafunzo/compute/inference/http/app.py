@@ -4,12 +4,12 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from mafunzo.compute.inference.engine import PROMPT
 from mafunzo.compute.inference.http.adapters import add_adapter_routes
 from mafunzo.compute.inference.http.answering import Disconnected
 from mafunzo.compute.inference.http.openai import add_openai_routes
 from mafunzo.compute.inference.http.service import Service
 from mafunzo.compute.inference.http.supervision import add_supervision_routes
+from mafunzo.compute.inference.request_check import PROMPT
 from mafunzo.errors import ClientGone, FailedError, InvalidParameter, MafunzoError, NotFound
 from mafunzo.protocol.errors import error_body
 

@@ -44,7 +44,7 @@ def add_supervision_routes(app: FastAPI, service: Service) -> None:
                 "engine": model.choice.engine,
                 "dtype": model.dtype,
                 "max_model_len": model.engine.max_model_len,
-                "max_batch": model.engine.limits.max_batch,
+                "max_batch": model.engine.max_batch,
                 "parameters": model.parameters,
                 "rss_mb": round(psutil.Process().memory_info().rss / 2**20, 1),
             }

@@ -7,10 +7,10 @@ import httpx
 import pytest
 
 from mafunzo import errors
-from mafunzo.compute.inference.engine import PROMPT
 from mafunzo.compute.inference.http.answering import Disconnected
 from mafunzo.compute.inference.http.app import make_app
 from mafunzo.compute.inference.http.service import Service
+from mafunzo.compute.inference.request_check import PROMPT
 from mafunzo.errors import MafunzoError
 
 
