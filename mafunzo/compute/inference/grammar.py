@@ -45,10 +45,10 @@ class Matcher:
 
 
 class Grammar:
-    """A compiled grammar, from which each reply gets a matcher."""
+    """A compiled grammar, from which each reply gets a matcher. text: what it was compiled from."""
 
-    def __init__(self, matcher: Any) -> None:
-        self._matcher = matcher
+    def __init__(self, matcher: Any, text: str) -> None:
+        self._matcher, self.text = matcher, text
 
     def matcher(self) -> Matcher:
         """Return a matcher at the beginning."""
@@ -98,7 +98,7 @@ class GrammarCompiler:
                 f"{param} has a JSON schema that replies can't be held to: {_first_line(matcher.get_error())}",
                 param=param,
             )
-        return Grammar(matcher)
+        return Grammar(matcher, text)
 
     def _llguidance_tokenizer(self) -> Any:
         if self._vocabulary is None:

@@ -19,6 +19,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import transformers
@@ -29,10 +30,13 @@ from mafunzo.compute.device import waiting
 from mafunzo.compute.inference.http.app import make_app
 from mafunzo.compute.inference.http.gate import Gate
 from mafunzo.compute.inference.http.service import Service
-from mafunzo.compute.inference.loading import load_model
+from mafunzo.compute.inference.loading import LoadedModel, load_model
 from mafunzo.entities.engine import Engine
-from mafunzo.errors import FailedError, MafunzoError, PortInUse
+from mafunzo.errors import FailedError, MafunzoError, PortInUse, WorkerFailed
 from mafunzo.tracking.atomic_json import write_text
+
+if TYPE_CHECKING:
+    from mafunzo.compute.inference.vllm_server import VllmServer
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +63,7 @@ class _Worker:
         self._arguments = arguments
         self._service = Service(arguments.name)
         self._exit_code = 0
+        self._vllm = self._vllm_server() if arguments.engine == Engine.VLLM else None
         config = uvicorn.Config(
             Gate(make_app(self._service), _token(arguments.token_file)),
             log_config=None,  # its lines go where the worker's do
@@ -83,19 +88,17 @@ class _Worker:
         signal.signal(signal.SIGTERM, lambda number, frame: None)
         signal.signal(signal.SIGINT, lambda number, frame: None)
         threading.Thread(target=self._load, name="load", daemon=True).start()
-        self._server.run(sockets=[listener])
+        try:
+            self._server.run(sockets=[listener])
+        finally:
+            if self._vllm is not None:
+                self._vllm.end()
         return self._exit_code
 
     def _load(self) -> None:
         arguments = self._arguments
         try:
-            model = load_model(
-                arguments.model,
-                arguments.base,
-                arguments.max_batch,
-                cache_mb=arguments.cache_mb,
-                openvino_cache=settings.load().cache if arguments.engine == Engine.OPENVINO else None,
-            )
+            model = self._loaded()
             if arguments.engine_file:
                 write_text(arguments.engine_file, f"{model.choice}\n")
             self._service.model = model
@@ -109,6 +112,30 @@ class _Worker:
             )
         if self._exit_code:
             self._server.should_exit = True
+
+    def _vllm_server(self) -> "VllmServer":
+        from mafunzo.compute.inference.vllm_server import VllmServer  # httpx
+
+        return VllmServer(self._end_after)
+
+    def _loaded(self) -> LoadedModel:
+        arguments = self._arguments
+        if self._vllm is not None:
+            from mafunzo.compute.inference.vllm_loading import load_by_vllm
+
+            return load_by_vllm(self._vllm, arguments.model, arguments.base, arguments.max_batch)
+        return load_model(
+            arguments.model,
+            arguments.base,
+            arguments.max_batch,
+            cache_mb=arguments.cache_mb,
+            openvino_cache=settings.load().cache if arguments.engine == Engine.OPENVINO else None,
+        )
+
+    def _end_after(self, reason: str) -> None:
+        """End the worker, as what computes is gone: the supervisor starts another."""
+        self._exit_code = self._tell(WorkerFailed(f"{reason}. The worker ends with it."))
+        self._server.should_exit = True
 
     def _tell(self, error: MafunzoError) -> int:
         sys.stderr.write(f"error: {error}\n")
@@ -128,7 +155,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-batch", type=int, default=16, help="sequences at once")
     parser.add_argument(
         "--engine",
-        choices=[Engine.TORCH, Engine.OPENVINO],
+        choices=[Engine.TORCH, Engine.OPENVINO, Engine.VLLM],
         default=Engine.TORCH,
         help="what computes; openvino falls back to torch where it can't, or where its self-check fails",
     )

@@ -33,6 +33,9 @@ LAYERS, HEADS, WIDTH = (
 """Their names in configurations, GPT-2's too."""
 PROCESS_MB = 700
 """The interpreter, torch and its libraries, and what a forward needs on the way."""
+VLLM_MB = 5000
+"""vLLM's own two processes on the CPU's side, with CUDA's libraries, beside the worker's; as vLLM's makers speak of it, not
+measured here. Weights are booked too: they pass through memory on their way to the GPU."""
 MAX_BATCH = 16
 """Conversations that a worker answers at once (its `--max-batch`)."""
 CACHE_SHARE = 0.4
@@ -44,21 +47,26 @@ LEAST_TOKENS = 2048
 @dataclass(frozen=True)
 class WorkerMemory:
     """What a worker books. cache_mb: None where it isn't known here, as on an accelerator, whose memory isn't booked.
-    cache_tokens: of all conversations together; context_tokens: of the longest. adapters_mb: of those beside its model."""
+    cache_tokens: of all conversations together; context_tokens: of the longest. adapters_mb: of those beside its model.
+    gpu_share: of the memory of its GPU, where it takes a share that is known; it has the GPU for itself either way.
+    """
 
     weights_mb: int
     cache_mb: int | None = None
     cache_tokens: int = 0
     context_tokens: int = 0
     adapters_mb: int = 0
+    process_mb: int = PROCESS_MB
+    gpu_share: float | None = None
 
     @property
     def booked_mb(self) -> int:
-        return self.weights_mb + self.adapters_mb + (self.cache_mb or 0) + PROCESS_MB
+        return self.weights_mb + self.adapters_mb + (self.cache_mb or 0) + self.process_mb
 
     def __str__(self) -> str:
-        text = f"{self.booked_mb:,} MB: weights {self.weights_mb:,}, process {PROCESS_MB}"
+        text = f"{self.booked_mb:,} MB: weights {self.weights_mb:,}, process {self.process_mb:,}"
         text += f", adapters {self.adapters_mb:,}" if self.adapters_mb else ""
+        text += f"; and one GPU, of whose memory it takes {self.gpu_share:.0%}" if self.gpu_share else ""
         if self.cache_mb is None:
             return text
         longest = min(self.context_tokens, self.cache_tokens - 1)
@@ -163,6 +171,15 @@ def _megabytes(count: int) -> int:
 def model_type(artifacts: Artifacts, artifact: str) -> str:
     """Return the architecture of a model as its configuration names it, or an empty text."""
     return next((str(config["model_type"]) for config in _configs(artifacts, artifact) if config.get("model_type")), "")
+
+
+def architectures(artifacts: Artifacts, hashes: Iterable[str]) -> tuple[str, ...]:
+    """Return the classes of a network, as the first configuration that names any does (`LlamaForCausalLM`)."""
+    for config in (config for artifact in hashes for config in _configs(artifacts, artifact)):
+        names = config.get("architectures")
+        if isinstance(names, list) and names:
+            return tuple(map(str, names))
+    return ()
 
 
 def half_bytes(artifacts: Artifacts, hashes: Iterable[str]) -> int:

@@ -66,6 +66,8 @@ from mafunzo.control.serving.engine import engine_of
 from mafunzo.control.serving.load import Loads
 from mafunzo.control.serving.memory import (
     MAX_BATCH,
+    PROCESS_MB,
+    VLLM_MB,
     WorkerMemory,
     adapter_mb,
     booked,
@@ -91,7 +93,7 @@ from mafunzo.control.store.home import Home
 from mafunzo.control.store.lease import Leases
 from mafunzo.control.store.records import Records
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint, Supervision
-from mafunzo.entities.engine import Engine, EngineChoice
+from mafunzo.entities.engine import GPU_SHARE, Engine, EngineChoice
 from mafunzo.entities.job import Resources
 from mafunzo.errors import FailedError, MafunzoError, NotFound, OutOfMemory, ServingMismatch, WorkerFailed
 from mafunzo.tracking.atomic_json import write_text
@@ -479,7 +481,7 @@ class Supervisor:
             folder / "token", worker_token(self.home.secret(), started), mode=0o600
         )  # argv is everybody's to read
         argv += ["--token-file", str(folder / "token")]
-        if engine.engine is Engine.OPENVINO:
+        if engine.engine is not Engine.TORCH:
             argv += ["--engine", engine.engine, "--engine-file", str(folder / "engine")]
         if memory.cache_mb is not None:
             argv += ["--cache-mb", str(memory.cache_mb)]
@@ -517,6 +519,8 @@ class Supervisor:
         adapters_mb = sum(adapter_mb(self.artifacts, one.artifact) for one in deployment.adapters.values())
         converts = engine.engine is Engine.OPENVINO
         memory = worker_memory(self.artifacts, hashes, formats, free_mb - adapters_mb, has_gpu, converts)
+        if engine.engine is Engine.VLLM:
+            memory = replace(memory, process_mb=PROCESS_MB + VLLM_MB, gpu_share=GPU_SHARE)
         return replace(memory, adapters_mb=adapters_mb)
 
     def _mark_healthy(self, action: MarkHealthy) -> None:

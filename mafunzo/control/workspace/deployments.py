@@ -89,6 +89,7 @@ class Deployments:
             require_name("deployment", name)
         if request.scale is not None:
             self._require_room(f"{endpoint}/{name}", asset, request.scale)
+        self._require_computed(request.engine, asset)
         records = self._services.records.deployments
         if present is None or present.status.has_failed:
             self._services.up()
@@ -228,6 +229,13 @@ class Deployments:
                 f"{in_words(room)}. Ask for fewer instances, or serve a smaller model."
             )
 
+    def _require_computed(self, engine: Engine | None, asset: Asset) -> None:
+        """Raise `NotSupported` for a model that the engine which was asked for doesn't compute."""
+        if engine is Engine.VLLM:
+            from mafunzo.control.serving.engine import require_computed
+
+            require_computed(engine, self._services.artifacts, *self._files_of(asset))
+
     def _files_of(self, model: Asset | Deployment) -> tuple[str, str | None]:
         if isinstance(model, Deployment):
             return model.artifact, model.base_artifact
@@ -281,6 +289,7 @@ class Deployments:
             self._models.import_once(str(asset.key)).wait()
         self.require_chat_model(asset)
         self._require_room(f"{endpoint}/{deployment}", asset, scale)
+        self._require_computed(engine, asset)
         handle = self._endpoints.get(endpoint) if present else self._endpoints.create(endpoint)
         request = DeploymentRequest(
             AssetReference(asset.name, asset.version),
@@ -345,7 +354,7 @@ class Deployments:
 
 
 def _require_engine(engine: Engine | None) -> None:
-    if engine is Engine.OPENVINO:
+    if engine in (Engine.OPENVINO, Engine.VLLM):
         from mafunzo.control.serving.engine import require_engine
 
         require_engine(engine)

@@ -280,7 +280,8 @@ class Workspace:
         timeout_s: how long its worker may take to become healthy. request_timeout_s: how long a whole answer may take, and a
         stream may pause. scale: how many workers: `Scale(2, 2)`, or by load `Scale(0, 3)`. ttl: how long it is
         served (`4h`, or seconds), unless it is renewed. logs_requests: keep prompts and answers in the home, for
-        `lineage`; `prune` deletes the old ones. engine: what computes it, `torch`, `openvino`, or `auto`.
+        `lineage`; `prune` deletes the old ones. engine: what computes it, `torch`, `openvino`,
+        `vllm`, or `auto`.
         """
         return self.deployments.deploy(
             model,

@@ -67,7 +67,8 @@ def deploy(
     ),
     engine: str = typer.Option(
         "auto",
-        help="What computes it: torch; openvino, faster on x86-64; auto: openvino where it is installed and can.",
+        help="What computes it: torch; openvino, faster on x86-64; vllm, faster on a GPU; auto: openvino or vllm where it is "
+        "installed and can.",
     ),
     as_json: bool = AS_JSON,
 ) -> None:

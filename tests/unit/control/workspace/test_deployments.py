@@ -63,8 +63,14 @@ def test_an_engine_that_can_not_be_is_refused_before_anything_is_made(
     monkeypatch.setattr("mafunzo.control.serving.engine.is_installed", lambda: False)
     with pytest.raises(NotSupported, match="engine is openvino, which isn't installed"):
         workspace.deploy("chat", endpoint="fresh", engine="openvino")
-    with pytest.raises(InvalidParameter, match="engine is 'vllm', expected one of auto, torch, openvino"):
+    with pytest.raises(InvalidParameter, match="engine is 'vlm', expected one of auto, torch, openvino, vllm"):
+        workspace.deploy("chat", endpoint="fresh", engine="vlm")
+    with pytest.raises(NotSupported, match="engine is vllm, which can't serve it") as refused:
         workspace.deploy("chat", endpoint="fresh", engine="vllm")
+    assert refused.value.faults == (
+        "vllm isn't installed: pip install 'mafunzo[vllm]'.",
+        "vllm computes on a GPU, and there is none.",
+    )
     with pytest.raises(NotSupported, match="engine is openvino, which isn't installed"):
         workspace.deployments.create("chat", "blue", request(engine=Engine.OPENVINO))
     assert [endpoint.name for endpoint in workspace.endpoints.list()] == ["chat"]

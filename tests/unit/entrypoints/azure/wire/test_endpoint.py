@@ -377,7 +377,10 @@ def test_what_azure_has_no_field_for_is_asked_for_by_properties_and_comes_back()
         ({"mafunzo.scale": "3:2"}, "min_instances is 3, expected at most max_instances, 2"),
         ({"mafunzo.idle_minutes": "5"}, "properties: mafunzo.idle_minutes needs mafunzo.scale"),
         ({"mafunzo.scale": "0:1", "mafunzo.idle_minutes": "few"}, "mafunzo.idle_minutes is 'few', expected a number"),
-        ({"mafunzo.engine": "torc"}, "engine is 'torc', expected one of auto, torch, openvino. Did you mean torch?"),
+        (
+            {"mafunzo.engine": "torc"},
+            "engine is 'torc', expected one of auto, torch, openvino, vllm. Did you mean torch?",
+        ),
         ({"mafunzo.ttl": "soon"}, "The ttl is 'soon', expected a length of time"),
         ({"mafunzo.log_requests": "maybe"}, "mafunzo.log_requests is 'maybe', expected true or false"),
         ({"mafunzo.scales": "0:1"}, "properties: mafunzo.scales is unknown. Did you mean mafunzo.scale?"),
