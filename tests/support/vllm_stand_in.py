@@ -23,6 +23,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
+from mafunzo.compute.inference.grammar import GrammarCompiler
 from mafunzo.compute.inference.loading import LoadedModel, load_model
 from mafunzo.compute.inference.request import Delta, Event, Failed, Finished, GenerationRequest, PromptRead
 from mafunzo.compute.inference.sampler import Sampling, TokenLogprob
@@ -67,9 +68,16 @@ class StandIn:
     max_lora_rank: int = 64
     bodies: list[dict[str, Any]] = field(default_factory=list)
     adapters: dict[str, Path] = field(default_factory=dict)
+    answering: list[str] = field(default_factory=list)
+    """The models of the streams under way."""
     aborted: int = 0
     failure: dict[str, Any] | None = None
     """The error that a stream has in place of its second chunk."""
+
+    def __post_init__(self) -> None:
+        # As vLLM has them: where a reply may end, they allow the tokenizer's EOS, and no other token that ends one.
+        tokenizer = self.model.tokenizer
+        self.grammars = GrammarCompiler(tokenizer, self.model.engine.vocab_size, [tokenizer.eos_token_id])
 
 
 def make_app(stand_in: StandIn) -> FastAPI:
@@ -95,7 +103,7 @@ def make_app(stand_in: StandIn) -> FastAPI:
             return _error(400, f"The lora adapter '{name}' has already been loaded.")
         rank = json.loads((path / "adapter_config.json").read_text())["r"]
         if rank > stand_in.max_lora_rank:
-            return _error(400, f"LoRA rank {rank} is greater than max_lora_rank {stand_in.max_lora_rank}.")
+            return _error(500, f"LoRA rank {rank} is greater than max_lora_rank {stand_in.max_lora_rank}.")
         await asyncio.to_thread(engine.load_adapter, name, path)
         stand_in.adapters[name] = path
         return PlainTextResponse(f"Success: LoRA adapter '{name}' added successfully.")
@@ -105,6 +113,7 @@ def make_app(stand_in: StandIn) -> FastAPI:
         name = (await request.json())["lora_name"]
         if stand_in.adapters.pop(name, None) is None:
             return _error(404, f"The lora adapter '{name}' cannot be found.")
+        assert name not in stand_in.answering, "vLLM takes it from the requests that it is computing"
         await asyncio.to_thread(engine.unload_adapter, name)
         return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")
 
@@ -142,6 +151,7 @@ class _Answer:
 
     async def stream(self) -> AsyncIterator[bytes]:
         is_over = False
+        self._stand_in.answering.append(self._body["model"])
         try:
             async for number, chunk in self._chunks():
                 if number and self._stand_in.failure is not None:
@@ -151,6 +161,7 @@ class _Answer:
             is_over = True
             yield b"data: [DONE]\n\n"
         finally:
+            self._stand_in.answering.remove(self._body["model"])
             if not is_over:
                 self._stand_in.aborted += 1
                 print("stand-in: a client left", flush=True)
@@ -233,7 +244,7 @@ def _generation_request(stand_in: StandIn, body: dict[str, Any]) -> GenerationRe
         ignore_eos=not stops,
         logprobs=body.get("logprobs"),
         prompt_logprobs=body.get("prompt_logprobs"),
-        grammar=None if text is None else stand_in.model.grammars.compile(text, "structured_outputs"),
+        grammar=None if text is None else stand_in.grammars.compile(text, "structured_outputs"),
         adapter=None if body["model"] == stand_in.served else body["model"],
         cache_salt=body.get("cache_salt") or "",
         stop_token_ids=stops or None,

@@ -19,6 +19,7 @@ import json
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,7 +49,7 @@ from mafunzo.compute.inference.vllm_request import (
 from mafunzo.compute.inference.vllm_server import BASE
 from mafunzo.compute.model.lora import read_adapter_config
 from mafunzo.entities.engine import vllm_adapter_fault
-from mafunzo.errors import Conflict, FailedError, InvalidParameter, MafunzoError, NotSupported, WorkerFailed
+from mafunzo.errors import Conflict, FailedError, MafunzoError, NotFound, NotSupported, WorkerFailed
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +81,11 @@ class VllmEngine:
         self.tokenizer, self.stop_token_ids = tokenizer, frozenset(stop_token_ids)
         self.max_model_len, self.vocab_size, self._max_batch = max_model_len, vocab_size, max_batch
         self.adapter_names: set[str] = set()
+        self._eos_token_id: int | None = getattr(tokenizer, "eos_token_id", None)
         self._socket, self._key, self._lora_rank = socket, key, lora_rank
         self._model = BASE
         self._live: set[_Live] = set()
+        self._leaving_adapters: set[str] = set()
         self._is_closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True)
@@ -142,16 +145,13 @@ class VllmEngine:
         fault = vllm_adapter_fault(read_adapter_config(folder), self._lora_rank)
         if fault:
             raise NotSupported(f"{folder}: {fault}. Deploy it with the engine torch.")
-        try:
-            self._wait(self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder.resolve())}))
-        except InvalidParameter as error:
-            raise NotSupported(f"The adapter '{name}' can't be loaded: {error.message}") from error
+        self._wait(self._load_adapter(name, folder.resolve()))
         self.adapter_names.add(name)
 
     def unload_adapter(self, name: str) -> None:
-        """Let no new request name an adapter; vLLM finishes those under way. From any thread."""
+        """Let no new request name an adapter; vLLM forgets it once those under way have ended. From any thread."""
         self.adapter_names.discard(name)
-        self._wait(self._post("/v1/unload_lora_adapter", {"lora_name": name}))
+        self._wait(self._unload(name))
 
     def load(self) -> tuple[int, int]:
         """Return how many sequences have begun to answer, and how many have not."""
@@ -187,7 +187,8 @@ class VllmEngine:
 
     async def _open(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(str(self._socket), limit=0),
+            # A connection a request: one that is kept may be closed by vLLM just when it is used again.
+            connector=aiohttp.UnixConnector(str(self._socket), limit=0, force_close=True),
             headers={"Authorization": f"Bearer {self._key}"},
             timeout=aiohttp.ClientTimeout(total=None),  # how long an answer may take is the server's to say
             read_bufsize=BUFFER_BYTES,
@@ -201,9 +202,34 @@ class VllmEngine:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._session.close()
 
+    async def _load_adapter(self, name: str, folder: Path) -> None:
+        """Whatever vLLM says against an adapter is a refusal of that adapter; it has a status of 500 for most of it."""
+        try:
+            await self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)})
+        except _Refusal as refusal:
+            raise NotSupported(f"The adapter '{name}' can't be loaded: {refusal.error.message}") from refusal
+
+    async def _unload(self, name: str) -> None:
+        """Have vLLM forget an adapter, or remember to once no request names it: it would take it from those under way."""
+        if any(live.request.adapter == name for live in self._live):
+            self._leaving_adapters.add(name)
+            return
+        self._leaving_adapters.discard(name)
+        try:
+            await self._post("/v1/unload_lora_adapter", {"lora_name": name})
+        except _Refusal as refusal:  # it had dropped it for others, say; nobody can name it any more
+            logger.warning("The adapter %s isn't unloaded: %s", name, refusal.error)
+
+    async def _forget_adapter(self, name: str) -> None:
+        with suppress(WorkerFailed):  # who was answered has been; and a vLLM that is gone holds nothing
+            await self._unload(name)
+
     def _begin(self, live: "_Live") -> None:
+        name = live.request.adapter
         if self._is_closed:
             live.send(Failed(WorkerFailed("The engine is closed.")))
+        elif name is not None and name not in self.adapter_names:
+            live.send(Failed(NotFound(f"The adapter '{name}' was unloaded just now.")))
         elif live.is_cancelled:  # before it began
             live.send(live.writer.finished(FinishReason.CANCELED, 0))
         else:
@@ -216,6 +242,8 @@ class VllmEngine:
             last: Event = await self._ask(live)
         except asyncio.CancelledError:
             last = Failed(live.failure) if live.failure else live.writer.finished(FinishReason.CANCELED, 0)
+        except _Refusal as refusal:
+            last = Failed(refusal.error)
         except MafunzoError as error:
             last = Failed(error)
         except (aiohttp.ClientError, OSError) as error:
@@ -225,11 +253,13 @@ class VllmEngine:
             last = Failed(FailedError(f"The reply failed: {type(error).__name__}: {error}"))
         self._live.discard(live)
         live.send(last)
+        if live.request.adapter in self._leaving_adapters and not self._is_closed:
+            await self._forget_adapter(live.request.adapter)
 
     async def _ask(self, live: "_Live") -> Finished:
         request = live.request
         model = request.adapter or self._model
-        body = completion_body(request, model, live.writer.max_tokens, live.stops)
+        body = completion_body(request, model, live.writer.max_tokens, live.stops, self._eos_token_id)
         if request.prompt_logprobs is not None:
             return live.take_whole(await self._post("/v1/completions", body))
         async with self._session.post("http://vllm/v1/completions", json=body) as response:
@@ -237,13 +267,21 @@ class VllmEngine:
             return await live.take_stream(_chunks(response))
 
     async def _post(self, path: str, body: dict[str, Any]) -> Any:
-        """Return vLLM's answer, JSON or text; raises what its error means."""
+        """Return vLLM's answer, JSON or text; raises `_Refusal`, or `WorkerFailed` where there is none."""
         try:
             async with self._session.post(f"http://vllm{path}", json=body) as response:
                 await _require_ok(response)
                 return await (response.json() if "json" in response.content_type else response.text())
         except aiohttp.ClientError as error:
             raise WorkerFailed(f"vLLM ended, or its connection did: {type(error).__name__}: {error}") from error
+
+
+class _Refusal(Exception):
+    """vLLM answered with an error."""
+
+    def __init__(self, error: MafunzoError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 class _Live:
@@ -295,7 +333,7 @@ class _Live:
         cached = 0
         async for chunk in chunks:
             if "error" in chunk:
-                raise error_of(chunk, int(_code(chunk["error"])))
+                raise error_of(chunk, _code(chunk["error"]))
             cached = cached_tokens_of(chunk.get("usage")) or cached
             for choice in chunk["choices"]:
                 reason = reason or self._take(choice)
@@ -336,12 +374,12 @@ async def _require_ok(response: aiohttp.ClientResponse) -> None:
             body = json.loads(text)
         except ValueError:
             body = text
-        raise error_of(body, response.status)
+        raise _Refusal(error_of(body, response.status))
 
 
 async def _chunks(response: aiohttp.ClientResponse) -> "AsyncIterator[dict[str, Any]]":
     """Yield the objects of a stream of server-sent events."""
-    async for line in response.content:  # to its end, so that the connection can be used again
+    async for line in response.content:
         data = line.strip().removeprefix(DATA).strip() if line.startswith(DATA) else b""
         if data and data != END:
             yield json.loads(data)

@@ -4,7 +4,8 @@ Prompt and reply cross as token ids (`prompt`, `return_token_ids`), never as tex
 isn't told of stop strings, which `ReplyWriter` finds as it does for every engine.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mafunzo.compute.inference.request import GenerationRequest
@@ -28,10 +29,13 @@ def require_honoured(request: GenerationRequest) -> None:
         )
 
 
-def completion_body(request: GenerationRequest, model: str, max_tokens: int, stops: frozenset[int]) -> dict[str, Any]:
+def completion_body(
+    request: GenerationRequest, model: str, max_tokens: int, stops: frozenset[int], eos_token_id: int | None
+) -> dict[str, Any]:
     """Return the body that asks vLLM for it. Whole where the prompt's log-probabilities are asked for, else a stream.
 
     max_tokens: at most so many. stops: the tokens that end the reply; vLLM knows no others, so `ignore_eos` is always true.
+    eos_token_id: that of the tokenizer which vLLM has.
     """
     body: dict[str, Any] = {
         "model": model,
@@ -45,12 +49,21 @@ def completion_body(request: GenerationRequest, model: str, max_tokens: int, sto
     if request.logprobs is not None and max_tokens:
         body |= {"logprobs": request.logprobs, "return_tokens_as_token_ids": True}
     if request.grammar is not None:
-        body["structured_outputs"] = {"grammar": request.grammar.text}
+        body["structured_outputs"] = {"grammar": ending_with(request.grammar.text, stops - {eos_token_id})}
     if request.cache_salt:
         body["cache_salt"] = request.cache_salt
     if request.prompt_logprobs is not None:
         return body | {"prompt_logprobs": request.prompt_logprobs}
     return body | {"stream": True, "stream_options": {"include_usage": True}}
+
+
+def ending_with(grammar: str, token_ids: Collection[int]) -> str:
+    """Return a grammar after which any of these tokens may stand: where a reply may end, vLLM allows none but its
+    tokenizer's EOS, and most models end a turn with another one."""
+    if not token_ids:
+        return grammar
+    ends = ",".join(map(str, sorted(token_ids)))
+    return re.sub(r"^start:", f"start: reply <[{ends}]>?\nreply:", grammar, count=1, flags=re.MULTILINE)
 
 
 def _sampling(sampling: Sampling) -> dict[str, Any]:

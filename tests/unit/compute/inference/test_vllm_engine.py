@@ -13,9 +13,10 @@ from mafunzo.compute.inference.engine import GREEDY, Engine
 from mafunzo.compute.inference.loading import LoadedModel, load_adapter
 from mafunzo.compute.inference.request import Delta, Event, Failed, Finished, FinishReason, GenerationRequest
 from mafunzo.compute.inference.sampler import Sampling
-from mafunzo.compute.inference.structure import CallForm, grammar
+from mafunzo.compute.inference.structure import CallForm, grammar, text_and_calls
 from mafunzo.compute.inference.vllm_engine import VllmEngine
 from mafunzo.compute.inference.vllm_loading import load_by_vllm
+from mafunzo.compute.inference.vllm_request import ending_with
 from mafunzo.compute.model.folder import TOKENIZER_FILES, copy_files
 from mafunzo.compute.model.loading import load_network
 from mafunzo.compute.model.lora import AdapterConfig, adapters, add_adapter, save_adapter
@@ -133,8 +134,21 @@ def test_a_structure_is_given_to_vllm_and_followed(engine: VllmEngine, loaded: L
     held = loaded.grammars.compile(grammar(schema, [], CallForm(), False), "response_format")
     reply = engine.submit(GenerationRequest(PROMPT, 40, GREEDY, grammar=held)).reply()
     assert json.loads(reply.text)["a"] in (1, 2)
-    assert stand_in.bodies[-1]["structured_outputs"] == {"grammar": held.text}
+    assert stand_in.bodies[-1]["structured_outputs"] == {"grammar": ending_with(held.text, [401])}
     assert reply.finished and reply.finished.reason is FinishReason.STOP
+
+
+def test_a_structured_reply_may_end_with_any_stop_token(engine: VllmEngine, loaded: LoadedModel) -> None:
+    """vLLM itself would take none but the tokenizer's EOS, as the stand-in does."""
+    stop = loaded.tokenizer.convert_tokens_to_ids("<|end_of_text|>")
+    assert loaded.stop_token_ids == {stop, loaded.tokenizer.eos_token_id}
+    tools = [{"function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
+    for form in (CallForm(), CallForm('"<call>"', '"</call>"')):
+        free_ids = loaded.grammars.free_token_ids("<call>")
+        held = loaded.grammars.compile(text_and_calls(tools, form, True, free_ids), "tools")
+        sampling = Sampling(0, logit_bias={stop: 100.0})
+        reply = engine.submit(GenerationRequest(PROMPT, 20, sampling, grammar=held)).reply()
+        assert reply.finished == Finished(FinishReason.STOP, len(PROMPT), 1)
 
 
 def test_a_reply_that_leaves_its_structure_fails(
@@ -142,7 +156,7 @@ def test_a_reply_that_leaves_its_structure_fails(
 ) -> None:
     held = loaded.grammars.compile(grammar({"type": "integer"}, [], CallForm(), False), "response_format")
     free = loaded.grammars.compile('%llguidance {}\nstart: "oops"', "response_format")
-    monkeypatch.setattr(stand_in.model.grammars, "compile", lambda text, param: free)
+    monkeypatch.setattr(stand_in.grammars, "compile", lambda text, param: free)
     with pytest.raises(FailedError, match="The reply left its structure"):
         engine.submit(GenerationRequest(PROMPT, 40, GREEDY, grammar=held)).reply()
 
@@ -234,12 +248,40 @@ def test_adapters_come_and_go(
         engine.submit(lasting(8, adapter="chat:red#1"))
 
 
+def test_an_adapter_goes_when_the_last_request_that_names_it_has_ended(
+    engine: VllmEngine, stand_in: StandIn, plain: Engine, tiny_llama: Path, tmp_path: Path
+) -> None:
+    engine.load_adapter("red#2", save(tiny_llama, tmp_path / "red", 1))
+    request = lasting(1500, adapter="red#2")
+    has_begun, has_ended = threading.Event(), threading.Event()
+    events: list[Event] = []
+
+    def take(event: Event) -> None:
+        events.append(event)
+        has_begun.set()
+        if isinstance(event, Finished | Failed):
+            has_ended.set()
+
+    stream = engine.submit(request, take)
+    assert has_begun.wait(60)
+    engine.unload_adapter("red#2")
+    assert "red#2" in stand_in.adapters and not has_ended.is_set()
+    with pytest.raises(InvalidParameter, match="There is no adapter 'red#2'"):
+        engine.submit(request)
+    stream.cancel()
+    assert has_ended.wait(60)
+    assert isinstance(events[-1], Finished)
+    until(lambda: stand_in.adapters == {})
+    engine.unload_adapter("red#2")  # vLLM doesn't know it any more, which is what was wanted
+    until(lambda: not plain.load()[0])
+
+
 def test_an_adapter_that_vllm_can_not_serve_is_refused_with_the_reason(
     engine: VllmEngine, stand_in: StandIn, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = save(tiny_llama, tmp_path / "blue", 2)
     monkeypatch.setattr(stand_in, "max_lora_rank", 2)
-    with pytest.raises(NotSupported, match="'blue' can't be loaded: vLLM refuses the request: LoRA rank 4 is greater"):
+    with pytest.raises(NotSupported, match="'blue' can't be loaded: vLLM failed: LoRA rank 4 is greater"):
         engine.load_adapter("blue", folder)
     file = folder / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"r": 65}))
