@@ -1,15 +1,19 @@
 """vLLM as an engine: what comes of its answers is what torch gives for the same request, and nothing is left running."""
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import torch
 
 from mafunzo.compute.inference.engine import GREEDY, Engine
+from mafunzo.compute.inference.http.app import make_app
+from mafunzo.compute.inference.http.service import Service
 from mafunzo.compute.inference.loading import LoadedModel, load_adapter
 from mafunzo.compute.inference.request import Delta, Event, Failed, Finished, FinishReason, GenerationRequest
 from mafunzo.compute.inference.sampler import Sampling
@@ -329,3 +333,27 @@ def test_an_architecture_that_has_no_adapters_in_vllm_is_served_without(tiny_lla
         model.engine.load_adapter("red", save(tiny_llama, tmp_path / "red", 1))
     model.engine.close()
     server.end()
+
+
+def test_a_worker_answers_as_one_of_torch_does(loaded: LoadedModel, stand_in: StandIn) -> None:
+    async def ask(model: LoadedModel) -> tuple[dict[str, Any], dict[str, Any]]:
+        transport = httpx.ASGITransport(make_app(Service("chat", model)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://worker") as client:
+            body = {
+                "messages": [{"role": "user", "content": "How are you?"}],
+                "max_tokens": 12,
+                "temperature": 0,
+                "n": 2,
+                "logprobs": True,
+                "top_logprobs": 2,
+                "stop": ["zz"],
+                "tools": [{"type": "function", "function": {"name": "look"}}],
+            }
+            answer = (await client.post("/v1/chat/completions", json=body)).json()
+            return answer, (await client.get("/info")).json()
+
+    (by_vllm, facts), (by_torch, _) = asyncio.run(ask(loaded)), asyncio.run(ask(stand_in.model))
+    assert by_vllm["choices"] == by_torch["choices"]
+    counts = ("prompt_tokens", "completion_tokens")
+    assert [by_vllm["usage"][name] for name in counts] == [by_torch["usage"][name] for name in counts]
+    assert (facts["engine"], facts["dtype"], facts["max_batch"]) == ("vllm", "float32", 4)
