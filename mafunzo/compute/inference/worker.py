@@ -104,6 +104,8 @@ class _Worker:
             self._service.model = model
             logger.info("Ready: %s", self._service.name)
         except MafunzoError as error:
+            if self._vllm is not None and self._vllm.is_ending:
+                return  # the worker was told to end while it loaded
             self._exit_code = self._tell(error)
         except Exception as error:
             logger.exception("Loading failed")
