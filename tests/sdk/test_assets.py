@@ -10,7 +10,6 @@ from azure.ai.ml.constants import ListViewType
 from azure.ai.ml.entities import (
     AmlCompute,
     AzureBlobDatastore,
-    BatchEndpoint,
     ComputeInstance,
     CronTrigger,
     Data,
@@ -248,12 +247,6 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
         ),
         "Submit the job when it is to run",
     ),
-    "batch_endpoints.get": (lambda of: of.batch_endpoints.get("batch"), "Batch endpoints aren't run here"),
-    "batch_endpoints.create": (
-        lambda of: of.batch_endpoints.begin_create_or_update(BatchEndpoint(name="batch")),
-        "deploy to an online endpoint",
-    ),
-    "batch_deployments.list": (lambda of: of.batch_deployments.list("batch"), "Batch endpoints aren't run here"),
     "serverless_endpoints.create": (
         lambda of: of.serverless_endpoints.begin_create_or_update(
             ServerlessEndpoint(name="s", model_id="azureml://registries/azureml/models/tiny-llama")
