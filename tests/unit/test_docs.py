@@ -68,6 +68,7 @@ def test_every_command_that_a_page_shows_exists_and_has_its_options(page):
         assert [word for word in words if word.startswith("--") and word not in options] == [], line
 
 
+@pytest.mark.slow
 def test_generated_files_are_current():
     done = subprocess.run([sys.executable, ROOT / "tools" / "generate.py", "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

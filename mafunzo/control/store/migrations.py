@@ -1,12 +1,13 @@
 """Opening a database, and its schema migrations: numbered steps from every earlier one to the tables of `store.table`.
 
 A step never changes once it is released: what comes next is a new step. Before each, the database is copied into the
-home's `backups/`; each runs in one transaction with the row that records it, so that it is atomic.
+home's `backups/`; each runs in one transaction with the row that records it, so that it is atomic. A new database goes
+through all of them in one.
 """
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -59,19 +60,29 @@ def migrate(database: Database, migrations: "tuple[Migration, ...] | None" = Non
     """
     steps = MIGRATIONS if migrations is None else migrations
     _refuse_newer(database, len(steps))
-    version, writer = schema_version(database), metadata.version("mafunzo")
+    version = schema_version(database)
+    if not version:
+        _apply(database, steps)
+        version = schema_version(database)
     for step in steps[version:]:
-        if version:
-            moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-            copy = dump(database, database.home.backups, f"{COPY}{step.number:04d}-{moment}")
-            logger.info("Copied %s to %s", database, copy)
-        with database.transaction() as connection:
-            if _version(connection) == step.number - 1:
-                step.apply(connection)
-                row = {"number": step.number, "name": step.name, "mafunzo_version": writer}
-                connection.execute(sa.insert(table.migration).values(row | {"applied_at": datetime.now(UTC)}))
-                logger.info("Migrated %s to %s (%s)", database, step.number, step.name)
+        moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        copy = dump(database, database.home.backups, f"{COPY}{step.number:04d}-{moment}")
+        logger.info("Copied %s to %s", database, copy)
+        _apply(database, [step])
     _refuse_newer(database, len(steps))
+
+
+def _apply(database: Database, steps: Sequence[Migration]) -> None:
+    """Apply steps that follow one another in one transaction, unless another process has been faster."""
+    writer = metadata.version("mafunzo")
+    with database.transaction() as connection:
+        if not steps or _version(connection) != steps[0].number - 1:
+            return
+        for step in steps:
+            step.apply(connection)
+            row = {"number": step.number, "name": step.name, "mafunzo_version": writer}
+            connection.execute(sa.insert(table.migration).values(row | {"applied_at": datetime.now(UTC)}))
+            logger.info("Migrated %s to %s (%s)", database, step.number, step.name)
 
 
 def schema_version(database: Database) -> int:

@@ -21,7 +21,7 @@ from tests.support.training_run import FULL, LORA, history, train
 ZERO3 = FULL | {"apply_deepspeed": True, "deepspeed_stage": "3"}
 
 
-@pytest.mark.parametrize("stage", ["2", "3"])
+@pytest.mark.parametrize("stage", ["2", pytest.param("3", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("values", [LORA, FULL], ids=["LoRA", "full"])
 def test_deepspeed_takes_the_same_steps(tmp_path, base, prepared, values, stage, caplog):
     """With clipping that bites, weight decay and accumulation, over whole and cut steps; so does the folder's content."""
@@ -44,7 +44,7 @@ def test_deepspeed_takes_the_same_steps(tmp_path, base, prepared, values, stage,
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("values", [LORA, FULL], ids=["LoRA", "full"])
+@pytest.mark.parametrize("values", [LORA, pytest.param(FULL, marks=pytest.mark.slow)], ids=["LoRA", "full"])
 def test_stage_3_takes_the_same_steps_in_bfloat16(tmp_path, base, prepared, values, monkeypatch):
     """Also where a processor has no instructions for it: an adapter in float32 beside weights in bfloat16, or all in float32."""
     held = torch.bfloat16 if values["apply_lora"] else torch.float32

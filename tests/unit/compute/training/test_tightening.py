@@ -66,7 +66,7 @@ def running_out(monkeypatch, fails, in_backward: bool = False) -> list[int]:
     return failed
 
 
-@pytest.mark.parametrize("values", [LORA, FULL], ids=["LoRA", "full"])
+@pytest.mark.parametrize("values", [LORA, pytest.param(FULL, marks=pytest.mark.slow)], ids=["LoRA", "full"])
 @pytest.mark.parametrize("in_backward", [False, True], ids=["forward", "backward"])
 def test_passes_are_halved_without_being_asked_for_and_the_losses_stay(
     tmp_path, base, prepared, monkeypatch, caplog, values, in_backward

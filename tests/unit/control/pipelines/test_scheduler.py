@@ -453,7 +453,9 @@ def test_the_next_scheduler_adopts_what_still_runs(bench: Bench) -> None:
     assert bench.step("j", "hold").attempt == 1 and bench.read("j", "twice") == "done\ndone\n"
 
 
-@pytest.mark.parametrize("victim", ["runner", "command", "all"])
+@pytest.mark.parametrize(
+    "victim", [pytest.param("runner", marks=pytest.mark.slow), pytest.param("command", marks=pytest.mark.slow), "all"]
+)
 def test_a_step_that_was_cut_off_runs_again(bench: Bench, victim: str) -> None:
     gate = held_up(bench)
     runner = psutil.Process(
@@ -517,6 +519,7 @@ def checkpoints(bench: Bench) -> dict[str, list[str]]:
     return {path.name: [one.name for one in StepFolder(path).checkpoints] for path in attempts}
 
 
+@pytest.mark.slow
 def test_a_step_that_is_cut_off_each_time_fails_in_the_end(bench: Bench) -> None:
     bench.run("j", shell("suicide", "echo last words; kill -9 $$"))
     step = bench.step("j", "suicide")

@@ -21,6 +21,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     opened.close()
 
 
+@pytest.mark.slow
 def test_recovery_and_the_first_step_read_no_row_of_a_job_that_has_ended(bench: Bench) -> None:
     add_past_jobs(bench.database, bench.home, PAST, has_files=False)
     bench.submit("new", shell("hello", "echo hello"))

@@ -118,7 +118,11 @@ def test_a_canceled_job_ends_its_trials(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     ("sampling", "count"),
-    [(Sampling.RANDOM, 2), (Sampling.SOBOL, 2), pytest.param(Sampling.BAYESIAN, 12, marks=pytest.mark.slow)],
+    [
+        pytest.param(Sampling.RANDOM, 2, marks=pytest.mark.slow),
+        (Sampling.SOBOL, 2),
+        pytest.param(Sampling.BAYESIAN, 12, marks=pytest.mark.slow),
+    ],
 )
 def test_the_same_sweep_again_takes_every_trial_from_the_cache(bench: Bench, sampling: Sampling, count: int) -> None:
     space = {"x": Distribution("uniform", (0.0, 1.0))}

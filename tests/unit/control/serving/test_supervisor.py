@@ -307,6 +307,7 @@ def test_a_deployment_that_can_not_be_looked_at_is_given_up_and_the_others_go_li
     assert odd.error is not None and odd.error["message"] == "ValueError: its folder makes no sense"
 
 
+@pytest.mark.slow
 def test_workers_are_ended_though_nothing_can_be_written_down(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.deploy(bench.model())
     bench.deploy(bench.model(), name="green")
@@ -344,6 +345,7 @@ def settle_workers(bench: Bench, count: int) -> list[Deployment]:
     return list(bench.find().workers)
 
 
+@pytest.mark.slow
 def test_each_worker_of_a_deployment_is_a_process_of_its_own_with_its_own_memory(bench: Bench) -> None:
     bench.deploy(bench.model(), scale=Scale(3, 3))
     each = settle_workers(bench, 3)
@@ -382,6 +384,7 @@ def test_one_of_several_workers_that_dies_is_replaced_after_its_delay_and_the_ot
     assert {worker.attempt for worker in settle_workers(bench, 2)} == {second.attempt, second.attempt + 1}
 
 
+@pytest.mark.slow
 def test_the_next_server_adopts_all_workers(bench: Bench) -> None:
     bench.deploy(bench.model(), scale=Scale(2, 2))
     settle_workers(bench, 2)
@@ -499,6 +502,7 @@ def test_all_workers_are_halted(bench: Bench) -> None:
     settle_workers(bench, 2)
 
 
+@pytest.mark.slow
 def test_a_crash_loop_of_one_worker_leaves_the_folder_of_another(bench: Bench) -> None:
     bench.deploy(bench.model(), scale=Scale(2, 2))
     first, second = settle_workers(bench, 2)
