@@ -46,9 +46,10 @@ def scenario(kind: str, strategy: dict, name: str, **more) -> dict:
     return {"name": name, **alone, "values": alone["values"] | strategy, **more}
 
 
-WEIGHED = LORA | FSDP | {"max_steps": 1, "evaluation_strategy": "disable"}
+WEIGHED = LORA | {"max_steps": 1, "evaluation_strategy": "disable"}
 QUICK = [
-    {"name": "fsdp-weighed", "values": WEIGHED, "base": "wide", "is_weighed": True},
+    {"name": "fsdp-weighed", "values": WEIGHED | FSDP, "base": "wide", "is_weighed": True},
+    {"name": "zero3-weighed", "values": WEIGHED | ZERO3, "base": "wide", "is_weighed": True},
     scenario("LoRA", ZERO, "zero-LoRA"),
     scenario("tied", FSDP, "fsdp-tied"),
     scenario("LoRA", FSDP, "fsdp-LoRA"),
@@ -175,16 +176,17 @@ def test_a_checkpoint_is_written_as_one_process_writes_it(quick):
                 torch.testing.assert_close(tensor, other[key], rtol=1e-3, atol=1e-5, msg=f"{name} {file} {key}")
 
 
-def test_no_process_ever_holds_more_of_a_base_that_is_sharded_than_its_part_and_a_block(quick):
-    """Nor while it is read, nor while its blocks are proven, nor when it is handed to FSDP2."""
+@pytest.mark.parametrize("strategy", ["fsdp", "zero3"])
+def test_no_process_ever_holds_more_of_a_base_that_is_sharded_than_its_part_and_a_block(quick, strategy):
+    """Nor while it is read, nor while its blocks are proven, nor when it is handed to FSDP2 or DeepSpeed."""
     whole = (quick / "wide" / "model.safetensors").stat().st_size
-    held = [ending["held_bytes"] for ending in endings(quick, "fsdp-weighed")]
+    held = [ending["held_bytes"] for ending in endings(quick, f"{strategy}-weighed")]
     assert all(0.4 * whole < one < 0.65 * whole for one in held), (held, whole)
 
 
 def test_a_network_that_is_sharded_is_run_as_one_that_is_whole(quick):
     """It is found out how it may be run, though no rank has all weights for that."""
-    for name, kind in (("fsdp-LoRA", "LoRA"), ("fsdp-tied", "tied")):
+    for name, kind in (("fsdp-LoRA", "LoRA"), ("fsdp-tied", "tied"), ("zero3-LoRA", "LoRA"), ("zero3-tied", "tied")):
         ours, theirs = (
             json.loads((path / "finetune_args.json").read_text()) for path in (quick / name, alone(quick, kind))
         )

@@ -21,6 +21,7 @@ import torch
 from torch import distributed
 
 from mafunzo.compute.training import run as steps
+from mafunzo.compute.training import zero3
 from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.fsdp import local
 from mafunzo.compute.training.objectives.objective import BatchLoss
@@ -120,7 +121,8 @@ def weighing(held: list[int]) -> Iterator[None]:
 
         return noted
 
-    with patch.multiple(steps, save_less=noting(steps.save_less), shard=noting(steps.shard)):
+    watched = patch.multiple(steps, save_less=noting(steps.save_less), shard=noting(steps.shard))
+    with watched, patch.object(zero3, "cut_parts", noting(zero3.cut_parts)):
         yield
 
 

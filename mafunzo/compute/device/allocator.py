@@ -16,9 +16,13 @@ them by 31%.
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Parameters of mallopt(3): how much may be free at the heap's end, and from which size on blocks are mapped by themselves."""
+LARGEST_SHARED = 2**20
+"""Bytes of the largest block that shares the heap with others while none is to be kept."""
 LARGEST_KEPT = 32 * 2**20
 """Bytes of the largest block that is kept: the most that glibc takes for that threshold."""
 
@@ -28,12 +32,32 @@ TUNABLES, THREAD_CACHE = "GLIBC_TUNABLES", "glibc.malloc.tcache_count"
 
 def keep_freed_memory() -> bool:
     """Have freed blocks of up to `LARGEST_KEPT` kept for reuse; return whether the C library can do that (glibc can)."""
+    return _set(_TRIM_THRESHOLD, 2**31 - 1) and _set(_MMAP_THRESHOLD, LARGEST_KEPT)
+
+
+@contextmanager
+def large_blocks_given_back() -> Iterator[None]:
+    """Have freed blocks of more than `LARGEST_SHARED` given back to the kernel while this lasts, and kept after it.
+
+    For a time in which much is made once and freed again (weights that are gathered from all ranks): holes between blocks of
+    all sizes would stay with the process, several times what was ever live in it.
+    """
+    _set(_MMAP_THRESHOLD, LARGEST_SHARED)
+    try:
+        yield
+    finally:
+        keep_freed_memory()
+        give_back_freed_memory()
+
+
+def _set(parameter: int, value: int) -> bool:
+    """Set a parameter of mallopt(3); return whether the C library has it."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return False
     mallopt.argtypes, mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
-    return bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1)) and bool(mallopt(_MMAP_THRESHOLD, LARGEST_KEPT))
+    return bool(mallopt(parameter, value))
 
 
 def leave_out_thread_caches() -> None:

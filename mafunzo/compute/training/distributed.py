@@ -20,7 +20,7 @@ from mafunzo.compute.training.objectives.objective import BatchLoss
 from mafunzo.compute.training.optimizer import clip
 from mafunzo.compute.training.ranks import Ranks
 from mafunzo.compute.training.snapshot import Gathered, OptimizerState, weights_of
-from mafunzo.compute.training.zero import DeepSpeedZero
+from mafunzo.compute.training.zero import DeepSpeedZero, Result
 from mafunzo.compute.training.zero3 import DeepSpeedZero3
 from mafunzo.entities.deepspeed import DeepSpeedConfig
 from mafunzo.errors import NotSupported
@@ -36,6 +36,9 @@ class Stepper(Protocol):
     strategy: str
     in_lockstep: bool
     shards_weights: bool
+
+    def within(self, work: Callable[[], Result]) -> Result:
+        """Return `work()`, which uses the network's weights but differentiates nothing; all ranks do this together."""
 
     def forward(self, work: Callable[[], BatchLoss]) -> BatchLoss:
         """Return `work()`, a forward pass; the weights that it uses are there meanwhile."""
@@ -130,6 +133,9 @@ class Replicated:
 
     def clear(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)
+
+    def within(self, work: Callable[[], Result]) -> Result:
+        return work()
 
     def forward(self, work: Callable[[], BatchLoss]) -> BatchLoss:
         return work()

@@ -13,7 +13,7 @@ network.
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ from mafunzo.compute.training.objectives.objective import BatchLoss
 from mafunzo.compute.training.parts import give_parts, names_of, take_parts
 from mafunzo.compute.training.ranks import Ranks
 from mafunzo.compute.training.snapshot import Gathered, OptimizerState, weights_of
+
+Result = TypeVar("Result")
 
 
 class Root(nn.Module):
@@ -72,6 +74,10 @@ class FullySharded:
     def __init__(self, root: Root, optimizer: Optimizer, arguments: TrainingArguments, ranks: Ranks) -> None:
         self._root, self._network, self._optimizer, self._ranks = root, root.network, optimizer, ranks
         self._max_norm, self._is_adapter = arguments.max_grad_norm, arguments.apply_lora
+
+    def within(self, work: Callable[[], Result]) -> Result:
+        result: Result = self._root(work)
+        return result
 
     def forward(self, work: Callable[[], BatchLoss]) -> BatchLoss:
         loss_sum, result = self._root(lambda: _flat(work()))

@@ -1,6 +1,7 @@
 """Parts of a base: each rank reads its own part of every weight from the files, so that none ever holds the whole base.
 
-A weight is cut along its first dimension, as FSDP2 cuts it. The life of one until training begins:
+A weight is cut along its first dimension, as FSDP2 cuts it. The life of one until FSDP2 has it
+(ZeRO 3 cuts each anew: zero3.py):
 
     meta    the network is made without numbers
     part    a DTensor: this rank's rows of the weight, which transformers reads as slices of the file
@@ -44,7 +45,7 @@ def load_parts(
 
 def _cut(network: nn.Module, mesh: DeviceMesh) -> None:
     """Put parts without numbers in the place of the weights of a network that has none."""
-    for module, name, weight in _weights(network):
+    for module, name, weight in weights_in(network):
         part = weight.chunk(mesh.size())[mesh.get_local_rank()] if _has_part(weight, mesh) else weight[:0]
         cut = _shared_out(part, mesh, weight)
         module._parameters[name] = nn.Parameter(cut, requires_grad=weight.requires_grad)
@@ -54,7 +55,8 @@ def _has_part(weight: Tensor, mesh: DeviceMesh) -> bool:
     return mesh.get_local_rank() < len(weight.chunk(mesh.size()))
 
 
-def _weights(network: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
+def weights_in(network: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
+    """Yield every place of a weight: its module, its name there, and the weight; a tied one has several."""
     for module in network.modules():
         for name, weight in module._parameters.items():
             if weight is not None:
@@ -78,7 +80,7 @@ class Parts:
 def take_parts(network: nn.Module, device: torch.device) -> Parts:
     """Take the parts out of a network, and put weights without numbers in their places: one for all places of a tied one."""
     parts, places = dict[int, Tensor](), dict[int, nn.Parameter]()
-    for module, name, weight in list(_weights(network)):
+    for module, name, weight in list(weights_in(network)):
         if isinstance(weight, DTensor):
             if id(weight) not in places:
                 empty = torch.empty(weight.shape, dtype=weight.dtype, device="meta")
@@ -95,7 +97,7 @@ def take_parts(network: nn.Module, device: torch.device) -> Parts:
 def names_of(network: nn.Module, parts: Parts) -> dict[tuple[nn.Module, str], Tensor]:
     """Return the part of each place in a network."""
     by_place = {id(place): parts.of[key] for key, place in parts.places.items()}
-    return {(module, name): by_place[id(w)] for module, name, w in _weights(network) if id(w) in by_place}
+    return {(module, name): by_place[id(w)] for module, name, w in weights_in(network) if id(w) in by_place}
 
 
 def give_parts(parts: dict[tuple[nn.Module, str], Tensor]) -> None:
@@ -111,13 +113,19 @@ def give_parts(parts: dict[tuple[nn.Module, str], Tensor]) -> None:
         module._parameters[name] = weights[id(empty)]
 
 
+def whole_of(weight: Any) -> nn.Parameter:
+    """Return a weight of parts as a whole one, for which all ranks gather it together; any other as it is."""
+    if not isinstance(weight, DTensor):
+        return cast(nn.Parameter, weight)
+    return nn.Parameter(cast(DTensor, weight.data).full_tensor(), requires_grad=weight.requires_grad)
+
+
 @contextmanager
 def gathered_weights(module: nn.Module) -> Iterator[None]:
     """Give a module whole weights while this lasts; all ranks do this together. Nothing where it has no parts."""
-    before = [(one, name, weight) for one, name, weight in _weights(module) if isinstance(weight, DTensor)]
+    before = [(one, name, weight) for one, name, weight in weights_in(module) if isinstance(weight, DTensor)]
     for one, name, weight in before:
-        whole = cast(DTensor, weight.data).full_tensor()
-        one._parameters[name] = nn.Parameter(whole, requires_grad=weight.requires_grad)
+        one._parameters[name] = whole_of(weight)
     try:
         yield
     finally:

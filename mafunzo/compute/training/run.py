@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel
 
+from mafunzo.compute.device.allocator import large_blocks_given_back
 from mafunzo.compute.device.precision import Precision, choose
 from mafunzo.compute.model.folder import read_facts
 from mafunzo.compute.model.loading import load_network
@@ -20,7 +21,7 @@ from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.batch import Batch, RowFormat, Rows, read_rows
 from mafunzo.compute.training.data_order import DataOrder
 from mafunzo.compute.training.distributed import Stepper, make_stepper
-from mafunzo.compute.training.fsdp import Root, shard
+from mafunzo.compute.training.fsdp import shard
 from mafunzo.compute.training.network import PackedNetwork, attention_for, prepare
 from mafunzo.compute.training.objectives.objective import BatchLoss, Objective
 from mafunzo.compute.training.objectives.supervised import Supervised
@@ -138,24 +139,24 @@ class Run:
 
 def assemble(request: TrainingRequest, ranks: Ranks = ALONE) -> Run:
     """Read the rows, load the network and put the run together; raises what is wrong with the folders."""
+    is_sharded = ranks.size > 1 and _shards_weights(request)
+    with large_blocks_given_back() if is_sharded else nullcontext():  # those that weights are gathered into
+        return _assemble(request, ranks, is_sharded)
+
+
+def _assemble(request: TrainingRequest, ranks: Ranks, is_sharded: bool) -> Run:
     arguments = request.arguments
     rows, validation_rows = _read_prepared(request.prepared, request.objective.row_format)
     device = ranks.device()
     _require_processes(arguments, ranks, device)
     precision = choose(arguments.precision, arguments.apply_lora, device)
     _seed(arguments)
-    is_sharded = arguments.data_parallel_strategy == "fsdp" and ranks.size > 1
     network = _load(request, precision, device, ranks, is_sharded)
     packed = None if is_sharded else prepare(network, Place.of(request.proofs, request.base, network))
     adapter = _make_trainable(network, request)
     save_less(network)
     size = NetworkSize.of(network)
-    root = shard(network, ranks, device) if is_sharded else None
-    if packed is None:  # its weights are whole within a pass of the root only; an adapter that is new changes nothing
-        with torch.no_grad():
-            packed = cast(PackedNetwork, cast(Root, root)(partial(prepare, network)))
-    if arguments.gradient_checkpointing:  # activation recomputation: the backward pass runs each layer's forward again
-        network.activation_checkpointing_enable({"use_reentrant": False})
+    root = shard(network, ranks, device) if is_sharded and not arguments.apply_deepspeed else None
     order = DataOrder(
         n_rows=len(rows),
         batch=arguments.per_device_train_batch_size,
@@ -166,6 +167,13 @@ def assemble(request: TrainingRequest, ranks: Ranks = ALONE) -> Run:
     )
     optimizer = make_optimizer(network, arguments)
     stepper = make_stepper(network, optimizer, arguments, precision, device, ranks, request.zero, root)
+    if (
+        packed is None
+    ):  # its weights are whole within a pass of the stepper only; an adapter that is new changes nothing
+        with torch.no_grad():
+            packed = stepper.within(partial(prepare, network))
+    if arguments.gradient_checkpointing:  # activation recomputation: the backward pass runs each layer's forward again
+        network.activation_checkpointing_enable({"use_reentrant": False})
     _seed_dropout(arguments, ranks)
     return Run(
         request=request,
@@ -182,6 +190,12 @@ def assemble(request: TrainingRequest, ranks: Ranks = ALONE) -> Run:
         stepper=stepper,
         ranks=ranks,
     )
+
+
+def _shards_weights(request: TrainingRequest) -> bool:
+    if request.arguments.apply_deepspeed:
+        return request.zero.stage == 3
+    return request.arguments.data_parallel_strategy == "fsdp"
 
 
 def _load(

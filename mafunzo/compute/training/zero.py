@@ -15,7 +15,7 @@ each rank holds a part, and so the optimizer's state:
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,28 +28,29 @@ from mafunzo.compute.training.ranks import Ranks
 from mafunzo.compute.training.snapshot import Gathered, OptimizerState, weights_of
 from mafunzo.entities.deepspeed import OFFLOADS, DeepSpeedConfig
 
+Result = TypeVar("Result")
 
-class DeepSpeedZero:
-    """Steps that DeepSpeed takes."""
 
-    shards_weights = False
+class DeepSpeedStepper:
+    """What steps that DeepSpeed takes have in common, whatever it shares out among the ranks."""
+
+    strategy: str
 
     def __init__(
-        self,
-        network: PreTrainedModel,
-        optimizer: Optimizer,
-        arguments: TrainingArguments,
-        device: torch.device,
-        ranks: Ranks,
-        config: DeepSpeedConfig,
+        self, network: PreTrainedModel, optimizer: Optimizer, arguments: TrainingArguments, ranks: Ranks
     ) -> None:
-        self.strategy, self.in_lockstep = f"ZeRO {config.stage}", ranks.size > 1
+        """Before DeepSpeed has them: it puts other weights into the optimizer's groups."""
+        self.in_lockstep = ranks.size > 1
         self._network, self._base, self._ranks, self._is_adapter = network, optimizer, ranks, arguments.apply_lora
-        groups = [list(group["params"]) for group in optimizer.param_groups]  # DeepSpeed puts flat ones in their place
-        self._weights = [weight for group in groups for weight in group]
-        self._engine, self._optimizer = start_engine(network, network, optimizer, arguments, device, config)
-        parts = self._optimizer.single_partition_of_fp32_groups
-        self._flat = {id(weight): part for group, part in zip(groups, parts, strict=True) for weight in group}
+        self._weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+
+    def _start(self, module: nn.Module, settings: Mapping[str, Any]) -> None:
+        """Give a module, which is the network or holds it, to DeepSpeed."""
+        import deepspeed
+
+        self._engine, self._optimizer, _, _ = deepspeed.initialize(
+            model=module, optimizer=self._base, config=settings, dist_init_required=False
+        )
 
     def backward(self, loss: Tensor, is_last: bool) -> None:
         self._engine.set_gradient_accumulation_boundary(is_last)
@@ -65,13 +66,51 @@ class DeepSpeedZero:
         is why auto_find_batch_size is refused with DeepSpeed."""
         self._optimizer.zero_grad(set_to_none=True)
 
+    def _states(self, whole_state: Callable[[Any], dict[str, Any]]) -> OptimizerState:
+        """Return the optimizer's state as a checkpoint has it.
+
+        whole_state: returns that of a weight, empty before the first step.
+        """
+        states = {index: whole_state(weight) for index, weight in enumerate(self._weights)}
+        return {index: state for index, state in states.items() if state}
+
+    def scaler_state(self) -> dict[str, Any]:
+        return {}
+
+    def load_scaler_state(self, state: Mapping[str, Any]) -> None:
+        pass
+
+
+class DeepSpeedZero(DeepSpeedStepper):
+    """Steps that DeepSpeed takes with whole weights on each rank."""
+
+    shards_weights = False
+
+    def __init__(
+        self,
+        network: PreTrainedModel,
+        optimizer: Optimizer,
+        arguments: TrainingArguments,
+        device: torch.device,
+        ranks: Ranks,
+        config: DeepSpeedConfig,
+    ) -> None:
+        super().__init__(network, optimizer, arguments, ranks)
+        self.strategy = f"ZeRO {config.stage}"
+        groups = [list(group["params"]) for group in optimizer.param_groups]  # DeepSpeed puts flat ones in their place
+        self._start(network, settings_of(network, arguments, device, config))
+        parts = self._optimizer.single_partition_of_fp32_groups
+        self._flat = {id(weight): part for group, part in zip(groups, parts, strict=True) for weight in group}
+
+    def within(self, work: Callable[[], Result]) -> Result:
+        return work()
+
     def forward(self, work: Callable[[], BatchLoss]) -> BatchLoss:
         return work()
 
     def gathered(self) -> Gathered:
-        states = {index: self._whole_state(weight) for index, weight in enumerate(self._weights)}
-        weights = weights_of(self._network, self._is_adapter)
-        return Gathered(weights, {index: state for index, state in states.items() if state})
+        states = self._states(self._whole_state)
+        return Gathered(weights_of(self._network, self._is_adapter), states)
 
     def _whole_state(self, weight: Tensor) -> dict[str, Any]:
         """Return the optimizer's state of a weight, put together from the ranks' parts; empty before the first step."""
@@ -110,26 +149,11 @@ class DeepSpeedZero:
     def make_whole(self) -> None:
         pass
 
-    def scaler_state(self) -> dict[str, Any]:
-        return {}
 
-    def load_scaler_state(self, state: Mapping[str, Any]) -> None:
-        pass
-
-
-def start_engine(
-    module: nn.Module,
-    network: PreTrainedModel,
-    optimizer: Optimizer,
-    arguments: TrainingArguments,
-    device: torch.device,
-    config: DeepSpeedConfig,
-    more: Mapping[str, Mapping[str, Any]] | None = None,
-) -> tuple[Any, Any]:
-    """Return DeepSpeed's engine and its optimizer around a module, which is the network or holds it.
-
-    more: settings beside those of the configuration, by their section.
-    """
+def settings_of(
+    network: PreTrainedModel, arguments: TrainingArguments, device: torch.device, config: DeepSpeedConfig
+) -> dict[str, Any]:
+    """Return DeepSpeed's settings for a run, with DeepSpeed ready for them: imported, and with a process group."""
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     os.environ.setdefault("LOCAL_RANK", "0")
     import deepspeed
@@ -140,22 +164,16 @@ def start_engine(
         backend, store = "nccl" if device.type == "cuda" else "gloo", torch.distributed.HashStore()  # type: ignore[attr-defined]
         torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
     settings = config.filled(int(network.config.get_text_config().hidden_size))
-    for section, values in (more or {}).items():
-        settings[section] = settings[section] | values
     if device.type == "cpu":  # whose memory everything is in
         for part in OFFLOADS:
             settings["zero_optimization"].pop(part, None)
-    settings |= {
+    return settings | {
         "train_micro_batch_size_per_gpu": arguments.per_device_train_batch_size,
         "gradient_accumulation_steps": 1,  # set pass by pass, since a step's number of passes may change
         "gradient_clipping": arguments.max_grad_norm,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,  # which would have to be compiled
     }
-    engine, wrapped, _, _ = deepspeed.initialize(
-        model=module, optimizer=optimizer, config=settings, dist_init_required=False
-    )
-    return engine, wrapped
 
 
 def _place(weight: Any) -> Any:

@@ -8,6 +8,9 @@ lie behind each other in flat tensors, which are what the optimizer trains:
     weight W (7 numbers)     rank 0 [0 1 2 3]   rank 1 [4 5 6 -]
     the optimizer's tensor   rank 0 [part of W1 | part of W2 | ...]
 
+A base is read as parts (parts.py), so that no rank ever holds it whole: one weight after the other is gathered, and let go as
+DeepSpeed cuts it again.
+
 DeepSpeed's optimizer has no state before the first step, and its first step is the run's: nothing of what a checkpoint holds
 moves as it starts. A product keeps the weight itself for its backward pass, not a view of it, which would hold the gathered
 numbers.
@@ -19,14 +22,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.objectives.objective import BatchLoss
+from mafunzo.compute.training.parts import weights_in, whole_of
 from mafunzo.compute.training.ranks import Ranks
 from mafunzo.compute.training.snapshot import Gathered, OptimizerState, weights_of
-from mafunzo.compute.training.zero import start_engine
+from mafunzo.compute.training.zero import DeepSpeedStepper, Result, settings_of
 from mafunzo.entities.deepspeed import DeepSpeedConfig
 
 
@@ -36,13 +41,12 @@ class Root(nn.Module):
     def __init__(self, network: PreTrainedModel) -> None:
         super().__init__()
         self.network = network
-        self.work: Callable[[], Tensor] = lambda: torch.zeros(())
 
-    def forward(self) -> Tensor:
-        return self.work()
+    def forward(self, work: Callable[[], Any]) -> Any:
+        return work()
 
 
-class DeepSpeedZero3:
+class DeepSpeedZero3(DeepSpeedStepper):
     """Steps that DeepSpeed takes with weights that it has shared out."""
 
     strategy = "ZeRO 3"
@@ -56,38 +60,43 @@ class DeepSpeedZero3:
         ranks: Ranks,
         config: DeepSpeedConfig,
     ) -> None:
-        self.in_lockstep = self.shards_weights = ranks.size > 1
-        self._network, self._base, self._ranks = network, optimizer, ranks
-        self._weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-        self._named = _named_weights(network, arguments.apply_lora)
+        self.shards_weights = ranks.size > 1
+        settings = settings_of(network, arguments, device, config)
+        # else torch's product is replaced for the whole process
+        settings["zero_optimization"] |= {"memory_efficient_linear": False}
+        adapter = _adapter_weights(network) if arguments.apply_lora else None
+        cut_parts(network, optimizer, settings, device)
+        self._named = dict(network.state_dict(keep_vars=True)) if adapter is None else adapter
+        super().__init__(network, optimizer, arguments, ranks)
         self._containers = [(module, module._parameters) for module in network.modules()]
         self._linears = list(keep_weights_whole(network))
         self._root = Root(network)
-        # else torch's product is replaced for the whole process
-        settings = {"zero_optimization": {"memory_efficient_linear": False}}
-        self._engine, self._optimizer = start_engine(
-            self._root, network, optimizer, arguments, device, config, settings
-        )
+        self._start(self._root, settings)
         _gather_head_with(self._root)
 
+    def within(self, work: Callable[[], Result]) -> Result:
+        results = list[Result]()
+        self._pass(lambda: results.append(work()))  # DeepSpeed would warn of a result that it finds no tensors in
+        return results[0]
+
     def forward(self, work: Callable[[], BatchLoss]) -> BatchLoss:
-        results = list[BatchLoss]()
+        loss_sum, counts = self._pass(lambda: _flat(work()))
+        return BatchLoss(loss_sum, counts)
 
-        def loss_sum() -> Tensor:
-            results.append(work())
-            return results[0].loss_sum
+    def _pass(self, work: Callable[[], Any]) -> Any:
+        """Return `work()`, in a forward pass of the root."""
+        from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK as stack
 
-        self._root.work = loss_sum
-        total = self._engine()
-        self._root.work = lambda: torch.zeros(())
-        return BatchLoss(total, results[0].counts)
+        depth = len(stack)
+        result = self._engine(work)
+        del stack[depth:]  # where the work went on after an error, the modules that it came from are still there
+        return result
 
     def backward(self, loss: Tensor, is_last: bool) -> None:
         from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK as stack
 
-        self._engine.set_gradient_accumulation_boundary(is_last)
         depth = len(stack)
-        self._engine.backward(loss * self._ranks.size)
+        super().backward(loss, is_last)
         del stack[depth:]  # a layer that is computed again stops where it has all, and leaves its modules on the stack
 
     def step(self) -> float:
@@ -97,8 +106,7 @@ class DeepSpeedZero3:
         return float(self._engine.get_global_grad_norm())
 
     def clear(self) -> None:
-        """Forget all gradients."""
-        self._optimizer.zero_grad(set_to_none=True)
+        super().clear()
         self._forget_gradients()
 
     def _forget_gradients(self) -> None:
@@ -110,9 +118,9 @@ class DeepSpeedZero3:
         for weight in self._named.values():
             if id(weight) not in wholes:
                 wholes[id(weight)] = self._first(self._whole(weight, _part(weight)))
-        weights = {name: wholes[id(weight)] for name, weight in self._named.items()}
-        states = {index: self._whole_state(weight) for index, weight in enumerate(self._weights)}
-        return Gathered(weights, {index: state for index, state in states.items() if state})
+        return Gathered(
+            {name: wholes[id(weight)] for name, weight in self._named.items()}, self._states(self._whole_state)
+        )
 
     def _whole_state(self, weight: Any) -> dict[str, Any]:
         """Return the optimizer's state of a weight, put together on the first rank; empty before the first step."""
@@ -181,17 +189,42 @@ class DeepSpeedZero3:
         for linear in self._linears:
             del linear.forward
 
-    def scaler_state(self) -> dict[str, Any]:
-        return {}
 
-    def load_scaler_state(self, state: Mapping[str, Any]) -> None:
-        pass
+def _flat(result: BatchLoss) -> tuple[Tensor, Mapping[str, float]]:
+    """Return a pass's result as a tuple, in which DeepSpeed finds the tensor that it came to."""
+    return result.loss_sum, result.counts
 
 
-def _named_weights(network: PreTrainedModel, is_adapter: bool) -> dict[str, Tensor]:
-    """Return by name what a checkpoint has of the network: the weights themselves, of which DeepSpeed will hold parts."""
-    weights = {weight.data_ptr(): weight for weight in network.parameters()}
-    return {name: weights.get(tensor.data_ptr(), tensor) for name, tensor in weights_of(network, is_adapter).items()}
+def _adapter_weights(network: PreTrainedModel) -> dict[str, Tensor]:
+    """Return by name what a checkpoint has of an adapter: the weights themselves, of which DeepSpeed will hold parts."""
+    weights = {weight.data_ptr(): weight for weight in network.parameters() if weight.requires_grad}
+    return {name: weights[tensor.data_ptr()] for name, tensor in weights_of(network, is_adapter=True).items()}
+
+
+def cut_parts(network: nn.Module, optimizer: Optimizer, settings: Mapping[str, Any], device: torch.device) -> None:
+    """Have DeepSpeed cut the weights of a network of parts, and the optimizer train what has come into their places.
+
+    No more than one is whole at a time. Nothing is done where all are: DeepSpeed cuts these as it starts.
+    """
+    from deepspeed.runtime.zero import Init
+
+    if not any(isinstance(weight, DTensor) for weight in network.parameters()):
+        return
+    places = dict[int, list[tuple[nn.Module, str]]]()
+    for module, name, weight in weights_in(network):
+        places.setdefault(id(weight), []).append((module, name))
+    groups = [[places[id(weight)][0] for weight in group["params"]] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["params"] = []  # else it would keep the parts
+    for own in places.values():
+        whole = whole_of(own[0][0]._parameters[own[0][1]])
+        for module, name in own:
+            module._parameters[name] = whole
+        Init(module=nn.ParameterList([whole]), config_dict_or_path=dict(settings))
+    for group, trained in zip(optimizer.param_groups, groups, strict=True):
+        group["params"] = [module._parameters[name] for module, name in trained]
+    for buffer in network.buffers():
+        buffer.data = buffer.data.to(device)
 
 
 def keep_weights_whole(network: nn.Module) -> Iterator[Any]:

@@ -9,18 +9,24 @@ import sys
 
 import pytest
 
+from mafunzo.compute.device import allocator
 from mafunzo.compute.device.allocator import (
+    LARGEST_KEPT,
     THREAD_CACHE,
     TUNABLES,
     keep_freed_memory,
+    large_blocks_given_back,
     leave_out_thread_caches,
 )
 
 FAULTS = """
 import resource, sys
-from mafunzo.compute.device.allocator import keep_freed_memory
-if sys.argv[1] == "kept":
+from mafunzo.compute.device.allocator import keep_freed_memory, large_blocks_given_back
+if sys.argv[1] != "plain":
     assert keep_freed_memory()
+if sys.argv[1] == "given back":
+    lasting = large_blocks_given_back()
+    lasting.__enter__()
 BLOCKS, BLOCK = int(sys.argv[2]), int(sys.argv[3])
 for round in range(11):
     if round == 1:
@@ -54,6 +60,19 @@ def test_freed_blocks_are_used_again_with_fewer_page_faults() -> None:
 @ON_GLIBC
 def test_the_largest_blocks_leave_no_holes_in_the_heap() -> None:
     assert faults("kept", 1, 40) >= 10 * pages(40)
+
+
+@ON_GLIBC
+def test_blocks_that_are_to_be_kept_no_longer_are_mapped_anew() -> None:
+    assert faults("given back", 4, 20) >= 9 * pages(4 * 20)
+
+
+def test_a_time_in_which_blocks_are_given_back_ends_with_its_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    thresholds = list[int]()
+    monkeypatch.setattr(allocator, "_set", lambda _, value: not thresholds.append(value))
+    with pytest.raises(ValueError), large_blocks_given_back():
+        raise ValueError
+    assert thresholds[0] < LARGEST_KEPT == thresholds[-1]
 
 
 @ON_GLIBC
