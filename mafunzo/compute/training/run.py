@@ -167,10 +167,8 @@ def _assemble(request: TrainingRequest, ranks: Ranks, is_sharded: bool) -> Run:
     )
     optimizer = make_optimizer(network, arguments)
     stepper = make_stepper(network, optimizer, arguments, precision, device, ranks, request.zero, root)
-    if (
-        packed is None
-    ):  # its weights are whole within a pass of the stepper only; an adapter that is new changes nothing
-        with torch.no_grad():
+    if packed is None:
+        with torch.no_grad():  # its weights are whole within a pass only; an adapter that is new changes nothing
             packed = stepper.within(partial(prepare, network))
     if arguments.gradient_checkpointing:  # activation recomputation: the backward pass runs each layer's forward again
         network.activation_checkpointing_enable({"use_reentrant": False})
