@@ -8,7 +8,7 @@ lie behind each other in flat tensors, which are what the optimizer trains:
     weight W (7 numbers)     rank 0 [0 1 2 3]   rank 1 [4 5 6 -]
     the optimizer's tensor   rank 0 [part of W1 | part of W2 | ...]
 
-A base is read as parts (parts.py), so that no rank ever holds it whole: one weight after the other is gathered, and let go as
+A base is read as parts (parts.py), so that no rank loads it whole: one weight after the other is gathered, and let go as
 DeepSpeed cuts it again.
 
 DeepSpeed's optimizer has no state before the first step, and its first step is the run's: nothing of what a checkpoint holds
