@@ -126,6 +126,16 @@ def test_a_step_that_fails_changes_nothing(database: Database) -> None:
     assert schema_version(database) == len(NEXT)
 
 
+def test_a_new_database_goes_through_all_steps_or_none(home: Home, url: str | None) -> None:
+    database = Database(home, url)
+    with pytest.raises(RuntimeError, match="power cut"):
+        migrate(database, BROKEN)
+    assert (schema_version(database), _shape(database)) == (0, {})
+    migrate(database)
+    assert schema_version(database) == len(MIGRATIONS)
+    database.close()
+
+
 def test_older_code_refuses_a_newer_home_and_says_what_to_do(database: Database, home: Home, url: str | None) -> None:
     migrate(database, NEXT)
     with pytest.raises(
