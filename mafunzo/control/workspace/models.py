@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -175,13 +175,12 @@ class Models(ModelSources):
     def delete(self, reference: str) -> int:
         """Delete a registered version and free the bytes that nothing else holds (`holders` says what does); return how many.
 
-        Raises `Conflict` when a deployment serves it.
+        Raises `Conflict` when a deployment serves it, or one of a batch endpoint names it.
         """
         asset = self._own(reference)
-        served = [d for d in self._services.records.deployments.list() if str(asset.key) in d.models]
+        served = served_versions(self._services, {str(asset.key)})
         if served:
-            where = ", ".join(f"{d.endpoint}/{d.name}" for d in served)
-            raise Conflict(f"Model {asset.key} is served by {where}. Delete the endpoint first.")
+            raise Conflict(f"Model {asset.key} is served by {', '.join(served)}. Delete the endpoint first.")
         self._services.records.assets.delete(asset.key)
         path = home_path(asset)
         path_artifacts = self._services.blobs.withdraw(_container_of(asset), path) if path else set[str]()
@@ -227,6 +226,16 @@ def _imports(handle: JobHandle) -> bool:
 
 def _container_of(asset: Asset) -> str:
     return REGISTRY_CONTAINER if asset.key.scope == REGISTRY_SCOPE else HOME_CONTAINER
+
+
+def served_versions(services: Services, versions: Set[str]) -> dict[str, list[str]]:
+    """Return by deployment, of batch endpoints too, which of some versions it serves; nothing of one that serves none."""
+    records = services.records
+    models = {f"{one.endpoint}/{one.name}": one.models for one in records.deployments.list()}
+    models |= {
+        f"batch endpoint {one.endpoint}/{one.name}": frozenset((one.model,)) for one in records.batch_deployments.list()
+    }
+    return {place: sorted(versions & served) for place, served in models.items() if versions & served}
 
 
 def _origin(source: JobOutputReference | StoredPath | LocalPath) -> dict[str, Any]:

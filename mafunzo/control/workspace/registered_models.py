@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
-from mafunzo.control.workspace.models import Models
+from mafunzo.control.workspace.models import Models, served_versions
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.versions import Versions
 from mafunzo.entities.asset import (
@@ -109,10 +109,9 @@ class RegisteredModels:
     def delete(self, name: str) -> None:
         """Delete a name with all of its versions. Raises `NotFound`, and `Conflict` when a deployment serves one of them."""
         model = self.get(name)
-        keys = {str(version.key) for version in model.versions}
-        served = [d for d in self._services.records.deployments.list() if keys & d.models]
+        served = served_versions(self._services, {str(version.key) for version in model.versions})
         if served:
-            where = ", ".join(f"{d.endpoint}/{d.name} ({', '.join(sorted(keys & d.models))})" for d in served)
+            where = ", ".join(f"{place} ({', '.join(versions)})" for place, versions in served.items())
             raise Conflict(f"Model {name} is served by {where}. Delete the endpoint first.")
         for version in model.versions:
             Models(self._services).delete(str(version.key))

@@ -56,6 +56,10 @@ class BatchDeploymentRecords(NounRecords):
         with self._database.snapshot() as connection:
             return to_entity(BatchDeployment, _existing(connection, endpoint, name))
 
+    def list(self) -> builtins.list[BatchDeployment]:
+        """Return the deployments of all endpoints, oldest first."""
+        return self._read(BatchDeployment, sa.select(table.batch_deployment).order_by(table.batch_deployment.c.id))
+
     def page(self, endpoint: str, limit: int | None = None, after: str | None = None) -> builtins.list[BatchDeployment]:
         """Return the deployments of an endpoint by name: all, or `limit` of those whose names come after a name."""
         columns = table.batch_deployment.c

@@ -8,6 +8,7 @@ import pytest
 from mafunzo.control.workspace import Workspace
 from mafunzo.control.workspace.registered_models import RegisteredModels
 from mafunzo.entities.asset import WORKSPACE_SCOPE, AssetKey, AssetType
+from mafunzo.entities.batch import BatchDeployment, BatchEndpoint
 from mafunzo.entities.endpoint import Deployment, Endpoint
 from mafunzo.entities.reference import AssetReference
 from mafunzo.errors import Conflict, InvalidParameter, NotFound
@@ -84,6 +85,13 @@ def test_a_name_goes_with_all_of_its_versions_or_not_at_all(
         names.delete("chat")
     assert len(names.get("chat").versions) == 2
     workspace.records.deployments.delete("ask", "blue")
+    workspace.records.batch_endpoints.put(BatchEndpoint("rows"))
+    workspace.records.batch_deployments.put(BatchDeployment("rows", "night", model="chat:2"))
+    with pytest.raises(Conflict, match=r"served by batch endpoint rows/night \(chat:2\)"):
+        names.delete("chat")
+    with pytest.raises(Conflict, match=r"Model chat:2 is served by batch endpoint rows/night\. Delete"):
+        workspace.models.delete("chat:2")
+    workspace.records.batch_deployments.delete("rows", "night")
     names.delete("chat")
     assert names.find("chat") is None
 
