@@ -78,7 +78,7 @@ class VllmServer:
         self._on_end, self._command = on_end, command
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._is_ending = self._is_ready = False
+        self._is_ending = False
         self._folder = Path(tempfile.mkdtemp(prefix="mafunzo-vllm-"))  # 0700, and short: a socket's path has 107 bytes
         self.socket = self._folder / "socket"
         self.key = secrets.token_urlsafe(32)
