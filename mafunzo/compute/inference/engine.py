@@ -96,8 +96,7 @@ class Engine:
         self.check(request)
         id = next(self._ids)
         stream = TokenStream(lambda: self._inbox.put(id))
-        own_stops = self.stop_token_ids if request.stop_token_ids is None else request.stop_token_ids
-        stops = frozenset() if request.ignore_eos and request.grammar is None else own_stops
+        stops = request.stops(self.stop_token_ids)
         live = _Live(id, request, stops, tokenizer or self.tokenizer, on_event or stream.put, self.max_model_len)
         with self._closing:
             if not self._is_closed:

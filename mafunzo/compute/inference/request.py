@@ -43,6 +43,12 @@ class GenerationRequest:
     cache_salt: str = ""
     stop_token_ids: frozenset[int] | None = None
 
+    def stops(self, of_model: frozenset[int]) -> frozenset[int]:
+        """Return the token ids that end the reply. of_model: those that the engine's model stops at."""
+        if self.ignore_eos and self.grammar is None:
+            return frozenset()
+        return of_model if self.stop_token_ids is None else self.stop_token_ids
+
 
 @dataclass(frozen=True)
 class PromptRead:

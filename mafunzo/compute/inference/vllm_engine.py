@@ -113,8 +113,7 @@ class VllmEngine:
         tokenizer: an adapter's own, which makes the reply's text. Raises what `check` does.
         """
         self.check(request)
-        own_stops = self.stop_token_ids if request.stop_token_ids is None else request.stop_token_ids
-        stops = frozenset() if request.ignore_eos and request.grammar is None else own_stops
+        stops = request.stops(self.stop_token_ids)
         room = self.max_model_len - len(request.prompt_token_ids)
         live: _Live
 
