@@ -19,8 +19,9 @@ def own_address() -> ServerAddress:
 
 def test_a_server_is_found_until_it_ends_whatever_ends_it(tmp_path: Path) -> None:
     with Workspace(tmp_path / "home", port=0) as workspace:
-        with pytest.raises(KeyError), announced(workspace, own_address()):
-            assert find_server(workspace.home) == own_address()
+        address = own_address()
+        with pytest.raises(KeyError), announced(workspace, address):
+            assert find_server(workspace.home) == address
             raise KeyError
         assert find_server(workspace.home) is None
 
@@ -28,7 +29,8 @@ def test_a_server_is_found_until_it_ends_whatever_ends_it(tmp_path: Path) -> Non
 @pytest.mark.parametrize("moved_s", [-86400.0, -3.0, 3.0, 3600.0])
 def test_a_clock_that_was_set_makes_no_stranger_of_the_server(tmp_path: Path, moved_s: float) -> None:
     with Workspace(tmp_path / "home", port=0) as workspace:
-        began_otherwise = replace(own_address(), pid_start=own_address().pid_start + moved_s)
+        address = own_address()
+        began_otherwise = replace(address, pid_start=address.pid_start + moved_s)
         with announced(workspace, began_otherwise):
             assert find_server(workspace.home) == began_otherwise
 
