@@ -11,6 +11,8 @@ OUTPUTS = "outputs"
 CODE = "code"
 ENVIRONMENT = "environment"
 LOGS = "logs"
+SAVES_FIRST = "save-first"
+"""The file in a job's folder that is there where its steps are to have the time to save what they have before they end."""
 TERMINATED = 128 + signal.SIGTERM
 """The exit code of a process that SIGTERM ended: whoever started it knows by this that it was cut off, and didn't fail."""
 

@@ -31,8 +31,6 @@ from mafunzo.tracking.step_folder import CODE, ENVIRONMENT, INPUTS, LOGS, OUTPUT
 DEFAULT_FOLDER = "outputs"
 MEMORY_BUDGET = "MAFUNZO_MEMORY_BUDGET_MB"
 """The environment variable that tells a step what each of its processes may take (`settings.py` reads it)."""
-SAVES_FIRST = "save-first"
-"""The file in a job's folder that is there where its steps are to have the time to save what they have before they end."""
 
 
 @dataclass(frozen=True)

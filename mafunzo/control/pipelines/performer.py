@@ -16,7 +16,6 @@ from mafunzo.control.launcher.ray_cluster import driver_command, environment_tok
 from mafunzo.control.launcher.steady_clock import uptime
 from mafunzo.control.pipelines.attempt import (
     MEMORY_BUDGET,
-    SAVES_FIRST,
     Prepared,
     clean,
     collect,
@@ -60,7 +59,7 @@ from mafunzo.entities.job import (
 from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE
 from mafunzo.errors import Conflict, JobFailed, MafunzoError, StorageFull
 from mafunzo.tracking.atomic_json import write_json
-from mafunzo.tracking.step_folder import StepFolder
+from mafunzo.tracking.step_folder import SAVES_FIRST, StepFolder
 
 logger = logging.getLogger(__name__)
 

@@ -4,29 +4,19 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from mafunzo.entities.compute import Hardware, MachineSize
 from mafunzo.entities.environment import Environment
-from mafunzo.entities.model_card import ModelCard, model_card_from_dict
 from mafunzo.entities.model_memory import FINETUNE, INFERENCE, fitting_sizes
 from mafunzo.entities.validation import validated
 from mafunzo.errors import NotFound, did_you_mean
 
-__all__ = [
-    "EnvironmentCard",
-    "ModelCard",
-    "curated_environment",
-    "curated_environments",
-    "environment_cards",
-    "machine_size",
-    "machine_sizes",
-    "model_card",
-    "model_cards",
-]
+if TYPE_CHECKING:
+    from mafunzo.entities.model_card import ModelCard
 
 LOCAL = "local"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -54,13 +44,17 @@ class EnvironmentCard(BaseModel):
 
 
 @cache
-def model_cards() -> list[ModelCard]:
+def model_cards() -> "list[ModelCard]":
     """Return the base models by name, the default one first."""
+    from mafunzo.entities.model_card import (
+        model_card_from_dict,  # its classes take 25 ms, which lists of environments don't need
+    )
+
     cards = [_with_allow_lists(model_card_from_dict(body, where)) for where, body in _read("models")]
     return sorted(cards, key=lambda card: (not card.is_default, card.name.lower()))
 
 
-def model_card(name: str, version: str | None = None) -> ModelCard:
+def model_card(name: str, version: str | None = None) -> "ModelCard":
     """Return one base model, by its name or its repository on the hub; `version` None takes the one there is.
 
     Raises `NotFound`, with near names.
@@ -135,7 +129,7 @@ def _catalogued_sizes() -> tuple[MachineSize, ...]:
     )
 
 
-def _with_allow_lists(card: ModelCard) -> ModelCard:
+def _with_allow_lists(card: "ModelCard") -> "ModelCard":
     """Return a card with the machine sizes that hold its model, where it states none itself."""
     sizes = machine_sizes()
     derived = {
@@ -186,5 +180,5 @@ def _checked(cls: type[Card], body: Any, where: str) -> Card:
     return validated(f"{where}: not a card that can be used.", lambda: cls.model_validate(body))
 
 
-def _repository(card: ModelCard) -> str:
+def _repository(card: "ModelCard") -> str:
     return card.source.repo if card.source.kind == "hub" else ""

@@ -72,6 +72,10 @@ class Components:
         """Return the components that ship with Mafunzo, by name."""
         return [shipped_interface(name) for name in shipped_names()]
 
+    def ships(self, component: Component) -> bool:
+        """Return whether a component is one that ships with Mafunzo, and not one that was registered under its name."""
+        return component.name in shipped_names() and component == shipped_interface(component.name)
+
     def get(self, name: str) -> PinnedComponent:
         """Return the component of a name, or of `name:version`, with its code and environment. Raises `NotFound`."""
         reference = parse_reference(name)

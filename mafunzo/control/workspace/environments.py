@@ -67,9 +67,12 @@ class Environments:
         the PATH.
         """
         is_any_built = any((self._services.home.root / ENVIRONMENTS_FOLDER).glob(f"*/{READY_FILE}"))
-        curated = [(curated_environment(card.name), card.description) for card in environment_cards()]
         return followed_by(
-            lambda: [self._listed(one, description, is_any_built) for one, description in curated if one],
+            lambda: [
+                self._listed(curated, card.description, is_any_built)
+                for card in environment_cards()
+                if (curated := curated_environment(card.name))
+            ],
             str,
             lambda last: [
                 _registered(asset, self._listed(environment_of(asset), asset.description, is_any_built))

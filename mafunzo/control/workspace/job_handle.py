@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from mafunzo.control.pipelines.attempt import SAVES_FIRST, written_to
 from mafunzo.control.workspace.liveness import require_server
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.stream import Event, Follower, follow, last_lines_of, readable, render
@@ -21,7 +20,7 @@ from mafunzo.tracking.log import lines_of, read_blocks
 from mafunzo.tracking.metrics import read_metrics
 from mafunzo.tracking.regular_file import read_regular
 from mafunzo.tracking.run import logged_folders, step_run_id
-from mafunzo.tracking.step_folder import LOGS, StepFolder
+from mafunzo.tracking.step_folder import LOGS, SAVES_FIRST, StepFolder
 
 logger = logging.getLogger(__name__)
 
@@ -220,7 +219,7 @@ class JobHandle:
 
     def written_by(self, step: Step, output: str) -> str | None:
         """Return an output's artifact; of a command that failed, what it had written, which is stored only now."""
-        place = written_to(step.spec, self.folder(step.name), output)
+        place = StepFolder(self.folder(step.name)).outputs / step.spec.output_path(output)
         if step.status is not StepStatus.FAILED or step.spec.is_trusted or not place.exists():
             artifact = step.outputs.get(output)
             return None if artifact and self._is_pruned(artifact) else artifact

@@ -3,7 +3,6 @@
 import shlex
 from pathlib import Path
 
-from mafunzo.control.launcher.local import LocalLauncher
 from mafunzo.control.launcher.server_process import find_server
 from mafunzo.control.store.home import Home
 from mafunzo.control.workspace.services import Services
@@ -48,6 +47,8 @@ def _command(home: Home, words: str) -> str:
 
 def _left(home: Home, step: Step) -> str:
     """Return what became of a step without the server, in one line."""
+    from mafunzo.control.launcher.local import LocalLauncher  # it starts steps, which lists don't
+
     if step.status is StepStatus.RUNNING:
         folder = StepFolder.of(home.jobs, step.job, step.name, step.attempt).path
         if LocalLauncher().lives(folder):

@@ -37,9 +37,9 @@ def list_components(
     """List registered components, newest first, then those that ship with Mafunzo."""
     verbs = mafunzo.Workspace().components
     page, has_more = one_page(lambda most: verbs.page(archived, most, before), limit, everything)
-    ours = verbs.on_offer()
     rows = [
-        (c.name, c.version, c.kind, "ships" if c in ours else "registered", c.description.split(". ")[0]) for c in page
+        (c.name, c.version, c.kind, "ships" if verbs.ships(c) else "registered", c.description.split(". ")[0])
+        for c in page
     ]
     bodies = [_plain(component) for component in page]
     print_list(bodies, as_json, ("name", "version", "kind", "where", "description"), rows, "No components.")

@@ -15,13 +15,12 @@ import pytest
 from mafunzo.control.launcher import local
 from mafunzo.control.launcher.local import ExitRecord, LocalLauncher
 from mafunzo.control.pipelines import performer
-from mafunzo.control.pipelines.attempt import SAVES_FIRST
 from mafunzo.control.pipelines.performer import PATIENT_GRACE_S
 from mafunzo.control.store.cluster_token import keep_token
 from mafunzo.entities.compute import Compute, Placement
 from mafunzo.entities.environment import Environment
 from mafunzo.entities.job import Job, JobStatus, Resources, Step, StepStatus
-from mafunzo.tracking.step_folder import StepFolder
+from mafunzo.tracking.step_folder import SAVES_FIRST, StepFolder
 from tests.support.pipeline_bench import Bench, shell
 from tests.support.process import lives
 from tests.support.waiting import until

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mafunzo import Workspace
-from mafunzo.control.pipelines.attempt import SAVES_FIRST
 from mafunzo.entities.job import Job, JobStatus, Step, StepOutputInput, StepSpec, StepStatus
+from mafunzo.tracking.step_folder import SAVES_FIRST
 from tests.support.command_line import Shell
 from tests.support.finished_job import add_finished_job
 
