@@ -5,7 +5,9 @@ from pathlib import Path
 import typer
 
 import mafunzo
-from mafunzo.entrypoints.cli.finetune import CONFIG, MODEL, ON_BAD_ROW, TEST, TRAIN, VALIDATION, estimated, merged
+from mafunzo.entities.config_tool import ConfigTool
+from mafunzo.entrypoints.cli.config_file import arguments_of
+from mafunzo.entrypoints.cli.finetune import CONFIG, DROP, FROM, MODEL, ON_BAD_ROW, TEST, TRAIN, VALIDATION, estimated
 from mafunzo.entrypoints.terminal.estimate import estimate_facts, scoreboard_facts
 from mafunzo.entrypoints.terminal.output import AS_JSON, print_entity
 from mafunzo.errors import InvalidParameter
@@ -18,6 +20,8 @@ def estimate(
     validation: Path = VALIDATION,
     test: Path = TEST,
     on_bad_row: str = ON_BAD_ROW,
+    source: ConfigTool = FROM,
+    drop: list[str] = DROP,
     scoreboard: bool = typer.Option(
         False, "--scoreboard", help="Say instead how far estimates were from what past runs took."
     ),
@@ -30,7 +34,7 @@ def estimate(
     A few steps are taken on the real rows, and thrown away. MAFUNZO_PRICE_PER_HOUR is what an hour of this machine costs.
     """
     options = {"model": model, "train": train, "validation": validation, "test": test, "on_bad_row": on_bad_row}
-    arguments = merged(config or [], options)
+    arguments = arguments_of(config or [], options, source, drop or [], as_json)
     workspace = mafunzo.Workspace()
     if scoreboard:
         if arguments:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 import mafunzo
+from mafunzo.entities.config_tool import ConfigTool
 from mafunzo.entities.job import NOTES
+from mafunzo.entrypoints.cli.config_file import arguments_of
 from mafunzo.entrypoints.terminal.estimate import estimate_facts
 from mafunzo.entrypoints.terminal.output import AS_JSON, DETACH, follow, print_facts, print_json, print_table
 from mafunzo.entrypoints.terminal.words import pairs
-from mafunzo.errors import InvalidFile, InvalidParameter
 
 if TYPE_CHECKING:
     from mafunzo.entities.estimate import Estimate
@@ -24,6 +25,12 @@ TRAIN = typer.Option(
 )
 VALIDATION = typer.Option(None, help="Conversations that choose the best checkpoint; default the end of --train.")
 TEST = typer.Option(None, help="Held-out conversations that compare base and tuned; default the end of --train.")
+FROM = typer.Option(
+    None,
+    "--from",
+    help="Whose configuration the file is. What becomes of each of its keys is printed first.",
+)
+DROP = typer.Option(None, metavar="KEY", help="With --from: a key of the file to leave out; as often as needed.")
 ON_BAD_ROW = typer.Option(None, help="fail or skip: what happens when rows can't be used; default fail.")
 
 
@@ -34,6 +41,8 @@ def finetune(
     validation: Path = VALIDATION,
     test: Path = TEST,
     on_bad_row: str = ON_BAD_ROW,
+    source: ConfigTool = FROM,
+    drop: list[str] = DROP,
     priority: int = typer.Option(None, help="Jobs of a higher priority run first; default 0."),
     strict_compute: bool = typer.Option(
         False, "--strict-compute", help="Refuse a job that asks for more machines and GPUs than are here."
@@ -57,7 +66,7 @@ def finetune(
     """
 
     options = {"model": model, "train": train, "validation": validation, "test": test}
-    arguments = merged(
+    arguments = arguments_of(
         config or [],
         {
             **options,
@@ -66,6 +75,9 @@ def finetune(
             "strict_compute": strict_compute or None,
             "compute_finetune": compute,
         },
+        source,
+        drop or [],
+        as_json,
     )
     workspace = mafunzo.Workspace()
     if dry_run:
@@ -91,41 +103,6 @@ def compare(
     """Evaluate two models on the same held-out rows; print the differences with their intervals."""
     job = mafunzo.Workspace().compare(model, data, against, **pairs(parameters))
     follow(job, detach, as_json, f"Report: mafunzo job download {job.name} --to FOLDER --output evaluation_result")
-
-
-def merged(config: list[str], options: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a fine-tuning: those of a file, over them words, over them options."""
-    files = [word for word in config if "=" not in word]
-    if len(files) > 1:
-        raise InvalidParameter(f"Two configuration files are given: {', '.join(files)}. Keep one.")
-    arguments = _read_config(Path(files[0])) if files else {}
-    arguments |= pairs([word for word in config if "=" in word])
-    arguments |= {name: value for name, value in options.items() if value is not None}
-    names = {"train_file_path": "train", "validation_file_path": "validation", "test_file_path": "test"}
-    return {names.get(name, name): value for name, value in arguments.items()}
-
-
-def _read_config(file: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        body = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidFile(f"{file} can't be read: {error.strerror}.") from error
-    except yaml.YAMLError as error:
-        raise InvalidFile(f"{file} isn't YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(body, dict):
-        raise InvalidFile(f"{file} holds no parameters, expected lines like `num_train_epochs: 1`.")
-    return {str(name): _beside(file, str(name), value) for name, value in body.items()}
-
-
-def _beside(file: Path, name: str, value: Any) -> Any:
-    """Return a relative path as it is meant in a file: from the file's own folder."""
-    if not isinstance(value, str) or Path(value).expanduser().is_absolute():
-        return value
-    is_data = name in ("train", "validation", "test") or name.endswith(("_file_path", "_mltable_path"))
-    is_other = name in ("model", "evaluation_config", "deepspeed") or name.endswith("_path")
-    return str(file.parent / value) if is_data or (is_other and (file.parent / value).exists()) else value
 
 
 def estimated(workspace: "mafunzo.Workspace", arguments: dict[str, Any], as_json: bool) -> "Estimate":

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import typer
 
@@ -80,8 +80,8 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, default=_plain, indent=2, ensure_ascii=False))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> None:
-    """Print rows under their headings, or `empty` where there are none."""
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str, to: TextIO | None = None) -> None:
+    """Print rows under their headings, or `empty` where there are none. to: by default stdout."""
     from rich.console import Console
     from rich.table import Table
 
@@ -90,8 +90,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: st
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
-    width = None if sys.stdout.isatty() else PIPED_WIDTH
-    Console(soft_wrap=False, width=width).print(table) if table.row_count else print(empty)
+    file = to or sys.stdout
+    width = None if file.isatty() else PIPED_WIDTH
+    Console(soft_wrap=False, width=width, file=file).print(table) if table.row_count else print(empty, file=file)
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:

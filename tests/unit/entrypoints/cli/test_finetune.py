@@ -275,3 +275,59 @@ def test_a_model_without_a_known_base_is_compared_with_a_named_one_only(shell: S
     told = shell("compare", "tiny-llama", "--data", CONVERSATIONS, code=2)
     assert "tiny-llama has no known base: name one with --against." in told
     assert workspace.jobs.list() == []
+
+
+AXOLOTL = """
+base_model: tiny-llama
+datasets: [{path: rows.jsonl, type: chat_template}]
+adapter: lora
+lora_r: 4
+learning_rate: 1e-4
+train_on_inputs: true
+"""
+
+
+@pytest.fixture
+def axolotl(tmp_path: Path) -> Path:
+    """A configuration of Axolotl's with one key that can't be honoured, beside its rows."""
+    (tmp_path / "rows.jsonl").write_text("")
+    (tmp_path / "axolotl.yml").write_text(AXOLOTL)
+    return tmp_path / "axolotl.yml"
+
+
+def test_another_tools_configuration_is_listed_and_taken_but_for_what_is_given_up(
+    shell: Shell, axolotl: Path, requests: list[dict[str, Any]]
+) -> None:
+    told = shell("finetune", "--from", "axolotl", axolotl, "--drop", "train_on_inputs", "lora_r=8")
+    lines = [line.split() for line in told.splitlines()]
+    assert ["base_model", "tiny-llama", "taken", "model=tiny-llama"] in lines
+    assert ["lora_r", "4", "dropped", "lora_r", "is", "given", "beside", "the", "file"] in lines
+    assert ["train_on_inputs", "True", "dropped", "left", "out", "by", "--drop"] in lines
+    [request] = requests
+    assert request["train"] == str(axolotl.parent / "rows.jsonl")
+    assert (request["apply_lora"], request["lora_r"], request["learning_rate"]) == ("true", "8", 1e-4)
+    assert request["lr_scheduler_type"] == "cosine", "Axolotl's default"
+
+
+def test_a_key_of_another_tool_that_cannot_be_honoured_ends_it_before_anything_starts(
+    shell: Shell, axolotl: Path, requests: list[dict[str, Any]]
+) -> None:
+    ended = shell.run("finetune", "--from", "axolotl", axolotl, "--json")
+    assert ended.exit_code == 2 and ended.stdout == "" and requests == []
+    assert "Axolotl's key" in ended.stderr, "the list stands beside the JSON"
+    assert "  - train_on_inputs: True: only the assistant's turns are learned" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["--from", "axolotl"], "--from axolotl needs the file"),
+        (["--drop", "packing"], "--drop leaves out keys of another tool's file. Name the tool"),
+        (["--from", "axolotl", "{file}", "--drop", "packing"], "--drop packing: it has adapter, base_model"),
+    ],
+)
+def test_what_is_missing_beside_from_and_drop_is_said(
+    words: list[str], fault: str, shell: Shell, axolotl: Path, requests: list[dict[str, Any]]
+) -> None:
+    told = shell("finetune", *(word.replace("{file}", str(axolotl)) for word in words), code=2)
+    assert fault in told and requests == []
