@@ -16,10 +16,14 @@ class AdapterStatus(StrEnum):
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter that a deployment serves: a version of a model, `name:version`, and the hash of its files."""
+    """An adapter that a deployment serves: a version of a model, `name:version`, and the hash of its files.
+
+    was_live: whether any worker of the deployment ever had it live.
+    """
 
     model: str
     artifact: str
+    was_live: bool = False
 
 
 @dataclass(frozen=True)

@@ -217,6 +217,12 @@ class Deployment:
         state = self.adapter_state(name)
         return AdapterStatus.LOADING if state is None else state.status
 
+    def offers(self, adapter: str) -> bool:
+        """Return whether requests may name an adapter: it is live on a worker, or was and is loaded again."""
+        statuses = {worker.adapter_status(adapter) for worker in self.workers}
+        comes_back = self.adapters[adapter].was_live and AdapterStatus.LOADING in statuses
+        return comes_back or AdapterStatus.LIVE in statuses
+
     def with_worker(self, worker: "Deployment") -> "Deployment":
         """Return the deployment with the state of one of its workers replaced, or with one more worker."""
         others = [other for other in self.workers if other.number != worker.number]

@@ -163,12 +163,20 @@ class AdapterSupervisor:
             states = {one: known for one, known in same.adapter_states.items() if one != name}
             if state is not None:
                 states[name] = state
-            return current.with_worker(replace(same, adapter_states=states))
+            return _noted(current, name, state).with_worker(replace(same, adapter_states=states))
 
         return self.change(worker, write) is not None
 
     def _folder(self, worker: Deployment, artifact: str) -> Path:
         return worker_folder(self.home, worker) / "adapters" / artifact.rpartition(":")[2][:16]
+
+
+def _noted(deployment: Deployment, name: str, state: AdapterState | None) -> Deployment:
+    """Return a deployment that remembers that its adapter has been live, where that is what became of it."""
+    adapter = deployment.adapters.get(name)
+    if adapter is None or state is None or (state.artifact, state.status) != (adapter.artifact, AdapterStatus.LIVE):
+        return deployment
+    return replace(deployment, adapters={**deployment.adapters, name: replace(adapter, was_live=True)})
 
 
 def _artifact(action: AdapterAction) -> str:

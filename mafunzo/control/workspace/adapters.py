@@ -180,6 +180,7 @@ def _with(deployment: Deployment, name: str, adapter: Adapter) -> Deployment:
             f"{adapter_model(deployment.endpoint, name)} is {present.model}. Choose another name, or remove that first: "
             f"mafunzo endpoint adapter remove {deployment.endpoint} {name}"
         )
+    adapter = dataclasses.replace(adapter, was_live=present is not None and present.was_live)
     changed = dataclasses.replace(deployment, adapters={**deployment.adapters, name: adapter})
     for worker in changed.workers:
         if worker.adapter_status(name) is AdapterStatus.REFUSED:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from mafunzo.entities.adapter import AdapterStatus, adapter_model, split_model
+from mafunzo.entities.adapter import adapter_model, split_model
 from mafunzo.entrypoints.http.body import json_of, limited_body
 from mafunzo.entrypoints.http.context import context_of
 from mafunzo.entrypoints.http.directory import Entry
@@ -48,7 +48,7 @@ async def completions(request: Request) -> Response:
 
 @router.get("/models")
 async def list_models(request: Request) -> Response:
-    """List the endpoints that the key opens, each with the adapters that are live on it."""
+    """List the endpoints that the key opens, each with the adapters that answer there."""
     entries = await opened_endpoints(request)
     models = [model for bodies in shown(entries, _models) for model in bodies]
     return JSONResponse({"object": "list", "data": models})
@@ -158,15 +158,9 @@ async def forward(
 
 
 def _models(entry: Entry) -> list[dict[str, Any]]:
-    """Return the endpoint's model, and those of the adapters that are live on a worker."""
+    """Return the endpoint's model, and those of its adapters that requests may name."""
     endpoint = entry.endpoint
     created = int(endpoint.created_at.timestamp()) if endpoint.created_at else 0
-    live = {
-        adapter
-        for deployment in entry.deployments
-        for worker in deployment.workers
-        for adapter in deployment.adapters
-        if worker.adapter_status(adapter) is AdapterStatus.LIVE
-    }
-    names = [endpoint.name, *(adapter_model(endpoint.name, adapter) for adapter in sorted(live))]
+    offered = {name for deployment in entry.deployments for name in deployment.adapters if deployment.offers(name)}
+    names = [endpoint.name, *(adapter_model(endpoint.name, adapter) for adapter in sorted(offered))]
     return [{"id": name, "object": "model", "created": created, "owned_by": "mafunzo"} for name in names]

@@ -125,8 +125,10 @@ def test_an_adapter_that_ends_its_worker_is_given_up_and_the_others_are_there_ag
     bench.add_adapter("good", bench.adapter())
     settle(bench, "good")
     bench.add_adapter("poison", bench.adapter({"ends_worker": True}))
+    offered = set()
 
     def is_refused() -> bool:
+        offered.add((bench.find().offers("good"), bench.find().offers("poison")))
         if bench.find().status is DeploymentStatus.WAITING:
             bench.moved_s += 60
         now = bench.find()
@@ -138,6 +140,7 @@ def test_an_adapter_that_ends_its_worker_is_given_up_and_the_others_are_there_ag
     assert "Workers ended while they loaded or proved it" in state.error["message"]
     settle(bench, "good")
     assert bench.find().attempt == 2
+    assert offered == {(True, False)}
 
 
 def test_what_an_adapter_takes_is_booked_and_one_without_room_is_refused(

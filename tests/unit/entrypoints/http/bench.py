@@ -60,6 +60,7 @@ class Bench:
         self.router = Router(RequestMetrics(self.metrics), limits.requests_in_flight)
         self.port: int | None = None
         self.adapters: dict[str, AdapterStatus] = {}
+        self.once_live: set[str] = set()
         self.endpoint = Endpoint("chat", {"blue": 100})
         parts = {"metrics": self.metrics, "router": self.router, "limits": limits, "names": [HOST]}
         parts |= {"directory": SimpleNamespace(newest=self._newest), "operator_key": OPERATOR_KEY}
@@ -81,7 +82,7 @@ class Bench:
             status=DeploymentStatus.HEALTHY,
             port=self.port,
             request_timeout_s=REQUEST_TIMEOUT_S,
-            adapters={name: Adapter(f"{name}:1", "sha256:a") for name in self.adapters},
+            adapters={name: Adapter(f"{name}:1", "sha256:a", name in self.once_live) for name in self.adapters},
             adapter_states={name: AdapterState("sha256:a", 0, status) for name, status in self.adapters.items()},
         )
         return Snapshot([Entry(self.endpoint, (digest(KEY), digest("other")), [blue])])

@@ -221,6 +221,19 @@ def test_an_answer_has_the_request_s_id_which_the_log_has_too(
     run(work)
 
 
+def test_an_adapter_that_is_loaded_again_stays_among_the_models() -> None:
+    bench = Bench()
+    bench.adapters = dict.fromkeys(("new", "again"), AdapterStatus.LOADING)
+    bench.once_live = {"again"}
+
+    async def work(clients: Clients) -> None:
+        listed = (await clients.http.get("/v1/models")).json()["data"]
+        assert [model["id"] for model in listed] == ["chat", "chat:again"]
+        assert (await clients.http.get("/v1/models/chat:new")).status_code == 404
+
+    bench.run(work)
+
+
 def test_adapters_that_are_live_are_models_of_their_own_beside_their_endpoint() -> None:
     bench = Bench()
     bench.adapters = {"red": AdapterStatus.LIVE, "blue": AdapterStatus.LIVE, "bad": AdapterStatus.REFUSED}
