@@ -24,7 +24,8 @@ async def opened_endpoints(request: Request) -> list[Entry]:
     if not key.startswith(TOKEN_PREFIX):
         return snapshot.opened_by(key)
     user = await run_in_threadpool(context.users.with_token, key)
-    require(caller_of(user), Role.CONTRIBUTOR, INVOKE)
+    request.state.caller = caller_of(user)
+    require(request.state.caller, Role.CONTRIBUTOR, INVOKE)
     request.state.endpoint_user = user.name
     return list(snapshot.entries)
 

@@ -9,9 +9,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
 
 from mafunzo.entities.rate_limit import PRIMARY, SECONDARY
 from mafunzo.entities.stored_response import StoredResponse
+from mafunzo.entrypoints.http.audit import route_name
 from mafunzo.entrypoints.http.context import context_of
 from mafunzo.entrypoints.http.directory import Entry
 from mafunzo.entrypoints.http.endpoint_key import opened_endpoints, rate_caller
@@ -27,7 +29,15 @@ from mafunzo.protocol.response_stream import ResponseHeading, ResponseStream
 ENDPOINT_KEYS = "keys"
 """The owner of what was asked for with either of an endpoint's own keys: one takes the other's place when that is renewed."""
 
+CHANGES = frozenset({"delete_response"})
+"""Routes of the dialect that change what is stored, beside those that give an answer."""
+
 router = APIRouter(prefix="/v1")
+
+
+def is_audited(scope: Scope) -> bool:
+    """Return whether a request of the dialect is written into the audit log, however it ends."""
+    return route_name(scope) in CHANGES
 
 
 @router.post("/responses")

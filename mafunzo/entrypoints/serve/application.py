@@ -41,7 +41,9 @@ def create_app(
 
     def is_audited(scope: Scope, status: int) -> bool:
         is_refused_operator = str(scope["path"]).startswith(METRICS) and status in REFUSED
-        return is_refused_operator or (is_audited_beside is not None and is_audited_beside(scope, status))
+        if is_refused_operator or responses.is_audited(scope):
+            return True
+        return is_audited_beside is not None and is_audited_beside(scope, status)
 
     app = FastAPI(title="Mafunzo", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     surround(app, context, is_audited)

@@ -1,6 +1,7 @@
 """Tests of `mafunzo.entrypoints.http.endpoint_key`: one key opens one endpoint, or all of a user's."""
 
 import asyncio
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -88,3 +89,11 @@ def test_one_endpoint_is_found_by_its_name() -> None:
     assert asyncio.run(opened_endpoint(request("of all"), "draw")).endpoint.name == "draw"
     with pytest.raises(NotFound, match="doesn't exist, or this key doesn't open it"):
         asyncio.run(opened_endpoint(request("of chat"), "draw"))
+
+
+@pytest.mark.parametrize("role", Role)
+def test_a_user_s_token_tells_the_audit_log_who_asks(role: Role) -> None:
+    asked = request(f"{TOKEN_PREFIX}{role}")
+    with suppress(Forbidden):
+        asyncio.run(opened_endpoints(asked))
+    assert (asked.state.caller.user, asked.state.caller.role) == ("amina", role)

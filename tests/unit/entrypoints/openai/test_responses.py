@@ -9,12 +9,14 @@ from typing import Any
 import httpx
 import pytest
 from aiohttp import web
+from fastapi.routing import APIRoute
 
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.response import files
 from mafunzo.entities.rate_limit import GENERAL
 from mafunzo.entrypoints.http.limits import Limits
 from mafunzo.entrypoints.openai import responses
+from mafunzo.entrypoints.openai import routes as openai
 from mafunzo.errors import StorageFull
 from mafunzo.protocol.stream import END_OF_STREAM, event
 from tests.unit.entrypoints.http.bench import Bench, Clients
@@ -98,6 +100,32 @@ def test_a_response_is_stored_read_again_and_deleted(run: Run, home: Home) -> No
         assert list(files(home)) == []
 
     run(work)
+
+
+def test_a_deletion_is_written_into_the_audit_log_however_it_ends(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.unit.entrypoints.http.bench.answer", worker)
+    bench, ids = Bench(home=home), []
+
+    async def work(clients: Clients) -> None:
+        ids.append((await create(clients))["id"])
+        address = f"{PATH}/{ids[0]}"
+        assert (await clients.http.get(address)).status_code == 200
+        wrong = {"authorization": "Bearer wrong"}
+        assert (await clients.http.delete(address, headers=wrong)).status_code == 401
+        assert (await clients.http.delete(address)).status_code == 200
+
+    bench.run(work)
+    about = {"response_id": ids[0]}
+    assert [(entry.what, entry.ids, entry.status) for entry in bench.audited] == [
+        ("delete_response", about, 401),
+        ("delete_response", about, 200),
+    ]
+
+
+def test_every_route_that_changes_what_is_stored_is_audited() -> None:
+    routes = [route for route in (*responses.router.routes, *openai.router.routes) if isinstance(route, APIRoute)]
+    changing = {route.name for route in routes if route.methods & {"DELETE", "PATCH", "PUT"}}
+    assert changing - {"unknown"} == responses.CHANGES
 
 
 def test_what_is_not_to_be_stored_is_not(run: Run, home: Home) -> None:
