@@ -1,16 +1,18 @@
 """What callers have used of their quotas today: counted in memory, kept in `<home>/quotas.json` each second, read at a start.
 
-A day is one of UTC. Whoever kills the server takes the counts of its last second along.
+A day is one of UTC. What changed since the counts were kept is in a journal (`quota_journal.py`), so that none is lost with a
+server that is killed.
 """
 
 import json
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
+from mafunzo.control.serving.quota_journal import QuotaJournal
 from mafunzo.control.store.home import Home
 from mafunzo.entities.rate_limit import DayUsage
 from mafunzo.tracking.atomic_json import write_json
@@ -23,11 +25,20 @@ KEEP_S = 1.0
 """How often the counts are written, if there are new ones."""
 
 
+@dataclass
 class DayCount:
     """What one caller has used of an endpoint on a day; tokens may shrink when a request took fewer than it might."""
 
-    def __init__(self, requests: int = 0, tokens: int = 0) -> None:
-        self.requests, self.tokens = requests, tokens
+    endpoint: str
+    caller: str
+    day: str
+    requests: int = 0
+    tokens: int = 0
+
+    @property
+    def usage(self) -> DayUsage:
+        """What it is now."""
+        return DayUsage(self.endpoint, self.caller, self.day, self.requests, self.tokens)
 
 
 class Quotas:
@@ -36,13 +47,12 @@ class Quotas:
     def __init__(self, file: Path | None = None, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         """file: where they are kept; None for nowhere."""
         self._file, self._now = file, now
+        self._journal = None if file is None else QuotaJournal(file)
         self._lock = threading.Lock()
         self._day = self._today()
         usages = read_file(file) if file is not None else []
         self._counts = {
-            (usage.endpoint, usage.caller): DayCount(usage.requests, usage.tokens)
-            for usage in usages
-            if usage.day == self._day
+            (usage.endpoint, usage.caller): DayCount(**asdict(usage)) for usage in usages if usage.day == self._day
         }
         self._is_kept = True
 
@@ -50,23 +60,23 @@ class Quotas:
         """Return what a caller has used today; `add` changes it."""
         with self._lock:
             self._forget_yesterday()
-            return self._counts.get((endpoint, caller), DayCount())
+            return self._counts.get((endpoint, caller), DayCount(endpoint, caller, self._day))
 
     def add(self, endpoint: str, caller: str, requests: int, tokens: int) -> DayCount:
         """Count a request's part; return the count, which `settle` takes."""
         with self._lock:
             self._forget_yesterday()
-            count = self._counts.setdefault((endpoint, caller), DayCount())
+            count = self._counts.setdefault((endpoint, caller), DayCount(endpoint, caller, self._day))
             count.requests += requests
             count.tokens += tokens
-            self._is_kept = False
+            self._note(count)
             return count
 
     def settle(self, count: DayCount, more_tokens: int) -> None:
         """Add the tokens that a request took more than it was charged, on the day on which it was."""
         with self._lock:
             count.tokens = max(0, count.tokens + more_tokens)
-            self._is_kept = False
+            self._note(count)
 
     def reset_s(self) -> float:
         """Return the seconds until the day is over."""
@@ -82,19 +92,26 @@ class Quotas:
 
     def keep(self) -> None:
         """Write the counts if there are new ones; a full disk is told in the log, and they are written later."""
-        with self._lock:
-            if self._is_kept or self._file is None:
-                return
-            usages = [
-                DayUsage(endpoint, caller, self._day, count.requests, count.tokens)
-                for (endpoint, caller), count in self._counts.items()
-            ]
-            self._is_kept = True
+        if self._file is None or self._journal is None:
+            return
         try:
-            write_json(self._file, [asdict(usage) for usage in usages], mode=0o600)
+            with self._lock:
+                if self._is_kept:
+                    return
+                bodies = [asdict(count) for count in self._counts.values()]
+                self._is_kept = True
+                self._journal.rotate()
+            write_json(self._file, bodies, mode=0o600)
+            self._journal.forget()
         except OSError as error:
             self._is_kept = False
             logger.warning("The counts of quotas weren't kept: %s", error)
+
+    def _note(self, count: DayCount) -> None:
+        """Write a change down, which outlives the process with that, until all counts are kept."""
+        self._is_kept = False
+        if self._journal is not None:
+            self._journal.append(count.usage)
 
     def _forget_yesterday(self) -> None:
         if (today := self._today()) != self._day:
@@ -110,7 +127,12 @@ def quota_file(home: Home) -> Path:
 
 
 def read_file(file: Path) -> list[DayUsage]:
-    """Return the counts that were kept last; none where the file is missing or was cut off."""
+    """Return the counts, with what was written down since they were kept; none that a missing or damaged file would have."""
+    usages = [*_kept(file), *QuotaJournal(file).read()]
+    return list({(usage.endpoint, usage.caller, usage.day): usage for usage in usages}.values())
+
+
+def _kept(file: Path) -> list[DayUsage]:
     try:
         return [DayUsage(**usage) for usage in json.loads(read_regular(file) or "[]")]
     except (ValueError, TypeError):

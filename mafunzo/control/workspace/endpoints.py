@@ -291,7 +291,7 @@ class EndpointHandle:
         return changed
 
     def used_today(self) -> list[DayUsage]:
-        """Return what each caller has used of its quotas today (UTC), as the server has kept it a second ago."""
+        """Return what each caller has used of its quotas today (UTC)."""
         today = datetime.now(UTC).date().isoformat()
         usages = read_file(quota_file(self._services.home))
         return [usage for usage in usages if (usage.endpoint, usage.day) == (self.name, today)]
