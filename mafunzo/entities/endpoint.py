@@ -121,8 +121,9 @@ class Deployment:
     with it, unless it is renewed; None for one that stays. verification: what the proof that serving equals training compared,
     and with what result. rollout: the update that goes on, or was taken back. logs_requests: whether prompts and answers are
     kept, as somebody asked for it. engine: what the user wants to compute it. adapters: what its workers serve beside its
-    model, by name; adapter_states: what became of them on the worker. echoes: what a way in keeps of a request's
-    original body, under its own name, to answer with it; nothing else reads it.
+    model, by name; adapter_states: what became of them on the worker. is_new: whether it never had all of its workers since it
+    was made. echoes: what a way in keeps of a request's original body, under its own name, to answer with it; nothing else
+    reads it.
     """
 
     endpoint: str
@@ -151,6 +152,7 @@ class Deployment:
     engine: Engine = Engine.AUTO
     adapters: Mapping[str, Adapter] = field(default_factory=dict)
     adapter_states: Mapping[str, AdapterState] = field(default_factory=dict)
+    is_new: bool = False
 
     def leased(self, ttl_s: float | None, now: datetime) -> "Deployment":
         """Return the deployment with a lease from now on, or without one."""
@@ -188,6 +190,12 @@ class Deployment:
         if self.rollout is not None:
             served |= {self.rollout.wanted.model, self.rollout.previous.model}
         return frozenset(served)
+
+    @property
+    def has_all_workers(self) -> bool:
+        """Whether as many workers are healthy as it has at least, one or more; or it is idle, as no request comes."""
+        healthy = sum(worker.status is DeploymentStatus.HEALTHY for worker in self.workers)
+        return self.status is DeploymentStatus.IDLE or healthy >= max(1, self.scale.min_instances)
 
     @property
     def worker(self) -> str:

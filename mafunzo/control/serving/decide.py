@@ -250,6 +250,11 @@ def expired(deployments: Sequence[Deployment], moment: datetime) -> list[Deploym
     return [one for one in leased if one.expires_at is not None and one.expires_at <= moment]
 
 
+def completed(deployments: Sequence[Deployment]) -> list[Deployment]:
+    """Return the new deployments that have all of their workers now."""
+    return [one for one in deployments if one.is_new and one.has_all_workers]
+
+
 def _free_number(deployment: Deployment) -> int:
     numbers = {worker.number for worker in deployment.workers}
     return next(number for number in range(len(numbers) + 1) if number not in numbers)

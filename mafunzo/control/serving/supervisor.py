@@ -58,6 +58,7 @@ from mafunzo.control.serving.decide import (
     Verify,
     Wake,
     WorkerState,
+    completed,
     decide,
     expired,
     rescale,
@@ -206,6 +207,8 @@ class Supervisor:
         for worker, state in looks:
             if state is not None and (worker.endpoint, worker.worker) not in acted_on:
                 has_changed = self._adapters.tend(worker, state) or has_changed
+        for deployment in completed(deployments):
+            has_changed = self._change(deployment, _no_longer_new) is not None or has_changed
         for deployment in expired(deployments, self.moment()):
             self._expire(deployment)
             has_changed = True
@@ -595,6 +598,10 @@ class Supervisor:
 
 def _workers_of(deployments: Sequence[Deployment]) -> list[Deployment]:
     return [worker for deployment in deployments for worker in deployment.workers]
+
+
+def _no_longer_new(deployment: Deployment) -> Deployment | None:
+    return replace(deployment, is_new=False) if deployment.has_all_workers else None
 
 
 def _same_worker(deployment: Deployment, worker: Deployment) -> Deployment | None:

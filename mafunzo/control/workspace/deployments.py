@@ -350,6 +350,7 @@ class Deployments:
             scale=request.scale or ONE_INSTANCE,
             logs_requests=bool(request.logs_requests),
             engine=request.engine or Engine.AUTO,
+            is_new=True,
         ).leased(request.ttl_s, datetime.now(UTC))
 
 

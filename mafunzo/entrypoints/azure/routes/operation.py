@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from mafunzo.entities.endpoint import Deployment
 from mafunzo.entrypoints.azure.context import Azure, AzureContext
-from mafunzo.entrypoints.azure.wire.endpoint import provisioning_state
+from mafunzo.entrypoints.azure.wire.endpoint import failed_worker, provisioning_state
 from mafunzo.entrypoints.azure.wire.envelope import error_body, operation_path
 from mafunzo.errors import FailedError, MafunzoError, NotFound, from_record
 
@@ -92,5 +92,5 @@ def _status(azure: AzureContext, operation: Operation) -> dict[str, Any]:
 
 def _failure(deployment: Deployment) -> MafunzoError:
     """Return a deployment's failure as it was raised."""
-    rollout = deployment.rollout
-    return from_record(rollout.error if rollout is not None else deployment.error, FailedError("it failed"))
+    failed = deployment.rollout or failed_worker(deployment) or deployment
+    return from_record(failed.error, FailedError("it failed"))

@@ -57,16 +57,6 @@ _PROBE_KEYS = {
     "failureThreshold": "failure_threshold",
     "initialDelay": "initial_delay",
 }
-_PROVISIONING: Mapping[DeploymentStatus, str] = {
-    DeploymentStatus.HEALTHY: "Succeeded",
-    DeploymentStatus.UNHEALTHY: "Succeeded",
-    DeploymentStatus.IDLE: "Succeeded",
-    DeploymentStatus.DRAINING: "Succeeded",
-    DeploymentStatus.REFUSED: "Failed",
-    DeploymentStatus.FAILED: "Failed",
-    DeploymentStatus.DELETING: "Deleting",
-}
-"""The others are `Creating`."""
 
 
 def endpoint_from_body(name: str, body: Mapping[str, Any]) -> EndpointRequest:
@@ -392,9 +382,22 @@ def _own_properties(deployment: Deployment, requested: Mapping[str, Any]) -> dic
 
 
 def provisioning_state(deployment: Deployment) -> str:
-    """Return a deployment's provisioning state, in Azure's word."""
-    if deployment.rollout is not None and deployment.status is not DeploymentStatus.DELETING:
+    """Return a deployment's provisioning state, in Azure's word.
+
+    It is made once it has all of its workers, and stays so, whatever becomes of them: it is idle, or one starts again.
+    """
+    if deployment.status is DeploymentStatus.DELETING:
+        return "Deleting"
+    if deployment.rollout is not None:
         return "Updating" if deployment.rollout.error is None else "Failed"
-    if deployment.supervision.is_woken and not deployment.status.has_failed:  # made long ago, and idle until now
-        return "Succeeded"
-    return _PROVISIONING.get(deployment.status, "Creating")
+    if failed_worker(deployment) is not None:
+        return "Failed"
+    was_healthy = any(worker.supervision.was_healthy for worker in deployment.workers)
+    is_made = deployment.has_all_workers or (was_healthy and not deployment.is_new)
+    return "Succeeded" if is_made else "Creating"
+
+
+def failed_worker(deployment: Deployment) -> Deployment | None:
+    """Return the worker whose failure is its deployment's: any while that is made, later the one that answers best."""
+    workers = deployment.workers if deployment.is_new else deployment.workers[:1]
+    return next((worker for worker in workers if worker.status.has_failed), None)

@@ -370,8 +370,11 @@ def test_a_model_that_does_not_answer_as_tuned_starts_one_worker_only(bench: Ben
 
 
 def test_one_of_several_workers_that_dies_is_replaced_after_its_delay_and_the_other_goes_on(bench: Bench) -> None:
-    bench.deploy(bench.model(), scale=Scale(2, 2))
+    bench.deploy(bench.model(), scale=Scale(2, 2), is_new=True)
+    bench.settle(HEALTHY)
+    assert bench.find().is_new, "one of two answers"
     first, second = settle_workers(bench, 2)
+    bench.tick_until(lambda: not bench.find().is_new)
     status = LocalLauncher().status(worker_folder(bench.home, first))
     assert isinstance(status, Running)
     for process in psutil.Process(status.pid).children():
@@ -382,6 +385,7 @@ def test_one_of_several_workers_that_dies_is_replaced_after_its_delay_and_the_ot
     assert workers(bench)["blue"] is DeploymentStatus.WAITING, "not before its delay"
     bench.moved_s += 2
     assert {worker.attempt for worker in settle_workers(bench, 2)} == {second.attempt, second.attempt + 1}
+    assert not bench.find().is_new
 
 
 @pytest.mark.slow

@@ -54,6 +54,18 @@ def test_the_operation_of_one_that_failed_says_why(bench: Bench) -> None:
     assert gone["error"]["message"].startswith("Deployment chat/blue was deleted, or its endpoint")
 
 
+def test_one_of_several_workers_is_not_all_and_one_that_fails_says_why(bench: Bench) -> None:
+    answer = bench.owner.ask("PUT", BLUE, body() | {"sku": {"name": "Default", "capacity": 2}})
+    operation = answer.headers["azure-asyncoperation"].removeprefix(BASE)
+    first = replace(bench.workspace.deployments.get("chat", "blue"), status=DeploymentStatus.HEALTHY)
+    bench.workspace.records.deployments.update(first)
+    assert bench.owner.get(operation) == {"status": "InProgress"}
+    second = replace(first, number=1, status=DeploymentStatus.FAILED, error=TOO_SLOW)
+    bench.workspace.records.deployments.update(first.with_worker(second))
+    found = bench.owner.get(operation)
+    assert (found["status"], found["error"]["message"].split(".")[0]) == ("Failed", "It was too slow")
+
+
 def test_a_deployment_goes_and_its_operation_says_when(bench: Bench) -> None:
     deployed(bench.workspace, "blue", DeploymentStatus.HEALTHY)
     answer = bench.owner.ask("DELETE", BLUE)

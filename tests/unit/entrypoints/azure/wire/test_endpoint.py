@@ -412,11 +412,37 @@ def test_what_azure_has_no_field_for_is_told_by_properties() -> None:
     }
 
 
-def test_an_idle_deployment_and_one_that_wakes_have_succeeded() -> None:
-    idle = Deployment("chat", "blue", "m:1", "0" * 64, DeploymentStatus.IDLE, created_at=AT)
-    wakes = replace(idle, status=DeploymentStatus.STARTING, supervision=Supervision(was_healthy=True, is_woken=True))
-    for deployment in (idle, wakes):
-        assert deployment_body(deployment)["properties"]["provisioningState"] == "Succeeded"
+UP = Supervision(was_healthy=True)
+HEALTHY, WAITING, FAILED = DeploymentStatus.HEALTHY, DeploymentStatus.WAITING, DeploymentStatus.FAILED
+
+
+@pytest.mark.parametrize(
+    ("is_new", "scale", "statuses", "state"),
+    [
+        pytest.param(True, Scale(2, 2), [HEALTHY], "Creating", id="one of two"),
+        pytest.param(True, Scale(2, 2), [HEALTHY, WAITING], "Creating", id="the second starts"),
+        pytest.param(True, Scale(2, 2), [HEALTHY, HEALTHY], "Succeeded", id="both"),
+        pytest.param(True, Scale(2, 2), [HEALTHY, FAILED], "Failed", id="the second can't be"),
+        pytest.param(True, Scale(0, 3), [HEALTHY], "Succeeded", id="by load, one at least"),
+        pytest.param(True, Scale(2, 4), [HEALTHY], "Creating", id="by load, two at least"),
+        pytest.param(False, Scale(2, 2), [HEALTHY, WAITING], "Succeeded", id="lost one later"),
+        pytest.param(False, Scale(2, 2), [HEALTHY, FAILED], "Succeeded", id="lost one for good"),
+        pytest.param(False, Scale(2, 2), [WAITING, WAITING], "Succeeded", id="lost all, or its server stopped"),
+        pytest.param(False, Scale(1, 1), [DeploymentStatus.VERIFYING], "Succeeded", id="compared again"),
+        pytest.param(False, Scale(0, 1), [DeploymentStatus.IDLE], "Succeeded", id="idle"),
+        pytest.param(False, Scale(0, 1), [DeploymentStatus.STARTING], "Succeeded", id="woken"),
+        pytest.param(False, Scale(1, 1), [FAILED], "Failed", id="failed later"),
+    ],
+)
+def test_a_deployment_is_made_once_all_its_workers_were_up(
+    is_new: bool, scale: Scale, statuses: list[DeploymentStatus], state: str
+) -> None:
+    one = Deployment(
+        "chat", "blue", "m:1", "0" * 64, statuses[0], created_at=AT, scale=scale, is_new=is_new, supervision=UP
+    )
+    for number, status in enumerate(statuses):
+        one = one.with_worker(replace(one, number=number, status=status, replicas=()))
+    assert deployment_body(one)["properties"]["provisioningState"] == state
 
 
 def test_an_update_goes_on_or_has_failed_in_azures_words() -> None:
