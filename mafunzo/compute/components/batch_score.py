@@ -9,15 +9,13 @@ import hashlib
 import json
 import logging
 import queue
-import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from threading import current_thread, main_thread
 from typing import Any, NoReturn
 
 from mafunzo.compute.chat.prompt import render_prompt
@@ -37,6 +35,7 @@ from mafunzo.protocol.chat import ChatRequest, Heading, Options, Usage
 from mafunzo.protocol.stream import ChatReply, whole_chat
 from mafunzo.tracking.progress import Progress
 from mafunzo.tracking.step_folder import TERMINATED, earlier_outputs
+from mafunzo.tracking.termination import at_sigterm
 
 logger = logging.getLogger(__name__)
 
@@ -174,13 +173,16 @@ class _Scoring:
         self._is_stopping = False
 
     def run(self, source: Source) -> None:
-        """Answer the rows that aren't done. SIGTERM writes what is done, and ends the process."""
+        """Answer the rows that aren't done; what is done is written, however it ends. SIGTERM ends the process after that."""
         rows = (row for row in read_questions(source) if row.index not in self._predictions.done)
-        with self._at_sigterm():
-            while self._fill(rows) or self._open:
-                self._take(*self._events.get())
-                if self._is_stopping:
-                    self._stop()
+        with at_sigterm(self._note):
+            try:
+                while self._fill(rows) or self._open:
+                    self._take(*self._events.get())
+                    if self._is_stopping:
+                        self._stop()
+            finally:
+                self._predictions.save()
 
     def _fill(self, rows: Iterator[Question]) -> bool:
         """Submit rows until enough wait; return whether any do."""
@@ -224,23 +226,11 @@ class _Scoring:
         self._predictions.add(line)
         self._pace.update(len(self._predictions.done), self._tally)
 
-    @contextmanager
-    def _at_sigterm(self) -> Iterator[None]:
-        """Have SIGTERM ask for a stop while this lasts; what is done is written, however it ends."""
-        is_main = current_thread() is main_thread()  # elsewhere Python allows no handlers
-        before = signal.signal(signal.SIGTERM, self._note) if is_main else None
-        try:
-            yield
-        finally:
-            self._predictions.save()
-            if is_main:
-                signal.signal(signal.SIGTERM, before)
-
     def _stop(self) -> NoReturn:
         logger.info("SIGTERM: stopped after %d rows, and can go on from there", len(self._predictions.done))
         sys.exit(TERMINATED)
 
-    def _note(self, number: int, frame: object) -> None:
+    def _note(self) -> None:
         self._is_stopping = True
 
 

@@ -12,15 +12,12 @@ train meanwhile, there is no copy. Whoever ends training waits for all.
 """
 
 import logging
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from threading import current_thread, main_thread
-from types import FrameType
 from typing import NoReturn
 
 import torch
@@ -40,6 +37,7 @@ from mafunzo.compute.training.state import TrainingState, log_checkpoint, traine
 from mafunzo.compute.training.validation import is_due
 from mafunzo.errors import PeerLost
 from mafunzo.tracking.step_folder import TERMINATED
+from mafunzo.tracking.termination import at_sigterm
 
 logger = logging.getLogger(__name__)
 
@@ -139,22 +137,15 @@ class Saver:
     @contextmanager
     def at_sigterm(self) -> Iterator[None]:
         """Have SIGTERM ask for a stop while this lasts, instead of ending the process at once; wait for what is being saved."""
-        if current_thread() is not main_thread():  # where Python allows no handlers
-            with closing(self._writer):
-                yield
-            return
-        before = signal.signal(signal.SIGTERM, self._note)
         try:
-            with closing(self._writer), peers_told():
+            with at_sigterm(self._note), closing(self._writer), peers_told():
                 yield
         except PeerLost:
             if self.is_stopping:  # another rank has failed, and the signal was to end this one for that
                 sys.exit(TERMINATED)
             raise
-        finally:
-            signal.signal(signal.SIGTERM, before)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _note(self) -> None:
         self.is_stopping = True
 
     @property

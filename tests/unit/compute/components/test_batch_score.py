@@ -153,3 +153,16 @@ def test_sigterm_writes_what_is_done_and_the_next_run_goes_on(
     assert len(asked) == 3
     assert score(model, rows, *SHORT) == lines  # done already
     assert len(asked) == 3
+
+
+def test_where_nothing_can_be_written_sigterm_ends_the_process_again(
+    model: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: predictions.Predictions) -> None:
+        raise OSError("No space left on device")
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(predictions.Predictions, "save", fail)
+    with pytest.raises(OSError, match="No space left"):
+        score(model, rows, *SHORT)
+    assert signal.getsignal(signal.SIGTERM) is before
