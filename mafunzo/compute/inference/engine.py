@@ -32,6 +32,7 @@ from mafunzo.compute.inference.request import (
     PromptRead,
     Reply,
     TokenStream,
+    guarded,
 )
 from mafunzo.compute.inference.request_check import check_request
 from mafunzo.compute.inference.sampler import Sampler, Sampling, TokenLogprob, logprob
@@ -326,7 +327,7 @@ class _Live:
         self.request = request
         self.token_ids = list(request.prompt_token_ids)
         self.cached_tokens: int | None = None
-        self._on_event = on_event
+        self.send = guarded(on_event)
         room = max_model_len - len(self.token_ids)
         self._writer = ReplyWriter(request, stop_token_ids, tokenizer, room, self.send)
         self._sampler = Sampler(request.sampling, request.prompt_token_ids)
@@ -395,13 +396,6 @@ class _Live:
     def finished(self, reason: FinishReason) -> Finished:
         """Return the last event."""
         return self._writer.finished(reason, self.cached_tokens or 0)
-
-    def send(self, event: Event) -> None:
-        """Call the listener; its exception is logged and ends nothing."""
-        try:
-            self._on_event(event)
-        except Exception:
-            logger.exception("The listener of request %d failed", self.id)
 
 
 def _translate(error: Exception) -> MafunzoError:

@@ -1,5 +1,6 @@
 """A generation request to the engine, and the events of its token stream."""
 
+import logging
 import queue
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -8,6 +9,8 @@ from enum import StrEnum
 from mafunzo.compute.inference.grammar import Grammar
 from mafunzo.compute.inference.sampler import Sampling, TokenLogprob
 from mafunzo.errors import MafunzoError
+
+logger = logging.getLogger(__name__)
 
 
 class FinishReason(StrEnum):
@@ -85,6 +88,18 @@ class Failed:
 
 
 Event = PromptRead | Delta | Finished | Failed
+
+
+def guarded(listener: Callable[[Event], None]) -> Callable[[Event], None]:
+    """Return what calls a listener; its exception is logged and ends nothing."""
+
+    def send(event: Event) -> None:
+        try:
+            listener(event)
+        except Exception:
+            logger.exception("The listener of a request failed")
+
+    return send
 
 
 @dataclass

@@ -18,8 +18,8 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +35,7 @@ from mafunzo.compute.inference.request import (
     GenerationRequest,
     PromptRead,
     TokenStream,
+    guarded,
 )
 from mafunzo.compute.inference.request_check import check_request
 from mafunzo.compute.inference.sampler import TokenLogprob
@@ -245,8 +246,6 @@ class VllmEngine:
             last = Failed(refusal.error)
         except MafunzoError as error:
             last = Failed(error)
-        except (aiohttp.ClientError, OSError) as error:
-            last = Failed(WorkerFailed(f"vLLM ended, or its connection did: {type(error).__name__}: {error}"))
         except Exception as error:
             logger.exception("A request failed")
             last = Failed(FailedError(f"The reply failed: {type(error).__name__}: {error}"))
@@ -261,18 +260,17 @@ class VllmEngine:
         body = completion_body(request, model, live.writer.max_tokens, live.stops, self._eos_token_id)
         if request.prompt_logprobs is not None:
             return live.take_whole(await self._post("/v1/completions", body))
-        async with self._session.post("http://vllm/v1/completions", json=body) as response:
-            await _require_ok(response)
-            return await live.take_stream(_chunks(response))
+        with _connection():
+            async with self._session.post("http://vllm/v1/completions", json=body) as response:
+                await _require_ok(response)
+                return await live.take_stream(_chunks(response))
 
     async def _post(self, path: str, body: dict[str, Any]) -> Any:
         """Return vLLM's answer, JSON or text; raises `_Refusal`, or `WorkerFailed` where there is none."""
-        try:
+        with _connection():
             async with self._session.post(f"http://vllm{path}", json=body) as response:
                 await _require_ok(response)
                 return await (response.json() if "json" in response.content_type else response.text())
-        except aiohttp.ClientError as error:
-            raise WorkerFailed(f"vLLM ended, or its connection did: {type(error).__name__}: {error}") from error
 
 
 class _Refusal(Exception):
@@ -298,7 +296,7 @@ class _Live:
         self.task: asyncio.Task[None] | None = None
         self.failure: MafunzoError | None = None
         self.is_cancelled = self.has_begun = False
-        self._on_event = on_event
+        self.send = guarded(on_event)
         self._matcher = None if request.grammar is None else request.grammar.matcher()
         self.writer = ReplyWriter(request, stops, tokenizer, room, self.send)
 
@@ -307,13 +305,6 @@ class _Live:
         self.is_cancelled, self.failure = True, failure
         if self.task is not None:
             self.task.cancel()
-
-    def send(self, event: Event) -> None:
-        """Call the listener; its exception is logged and ends nothing."""
-        try:
-            self._on_event(event)
-        except Exception:
-            logger.exception("A listener failed")
 
     def take_whole(self, answer: Any) -> Finished:
         """Take an answer that has the prompt's log-probabilities."""
@@ -364,6 +355,15 @@ class _Live:
         if reason not in ("stop", "length"):
             raise WorkerFailed(f"vLLM gave the reply up: {reason}.")
         return self.writer.end(FinishReason(reason))
+
+
+@contextmanager
+def _connection() -> Iterator[None]:
+    """Raise `WorkerFailed` where a connection to vLLM breaks, or there is none."""
+    try:
+        yield
+    except (aiohttp.ClientError, OSError) as error:
+        raise WorkerFailed(f"vLLM ended, or its connection did: {type(error).__name__}: {error}") from error
 
 
 async def _require_ok(response: aiohttp.ClientResponse) -> None:
