@@ -14,6 +14,7 @@ from mafunzo.control.workspace.model_source import ModelSources
 from mafunzo.control.workspace.predictions import OUTPUT
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.shipped_component import shipped
+from mafunzo.entities.asset import Asset
 from mafunzo.entities.batch import (
     BATCH_DEPLOYMENT,
     BATCH_ENDPOINT,
@@ -27,6 +28,7 @@ from mafunzo.entities.component import Node, Output, parse_value, unknown_name
 from mafunzo.entities.job import Job
 from mafunzo.entities.job_request import JobRequest, RequestInput
 from mafunzo.entities.parameters.score import SCORED_ROWS, SCORING, scoring_faults
+from mafunzo.entities.reference import AssetReference
 from mafunzo.entities.scan import Scan
 from mafunzo.errors import Faults, InvalidParameter, NotFound
 
@@ -89,11 +91,8 @@ class BatchEndpoints:
         """
         require_name("deployment", name)
         self.get(endpoint)
-        model = ModelSources(self._services).get(request.model)
-        faults = Faults()
-        faults.add(*Computes(self._services).faults({"compute": request.compute} if request.compute else {}))
-        faults.add(*_parameter_faults(request))
-        faults.require_none(f"Deployment '{name}' can't be made.")
+        model = self.require_model(request.model)
+        self.faults_of(request).require_none(f"Deployment '{name}' can't be made.")
         return self._services.records.batch_deployments.put(
             BatchDeployment(
                 endpoint,
@@ -107,6 +106,17 @@ class BatchEndpoints:
                 echoes=request.echoes,
             )
         )
+
+    def require_model(self, model: AssetReference) -> Asset:
+        """Return the model that a deployment names: registered, or on offer. Raises `NotFound`."""
+        return ModelSources(self._services).get(model)
+
+    def faults_of(self, request: BatchDeploymentRequest) -> Faults:
+        """Return all faults of a deployment's compute and parameters."""
+        faults = Faults()
+        faults.add(*Computes(self._services).faults({"compute": request.compute} if request.compute else {}))
+        faults.add(*_parameter_faults(request))
+        return faults
 
     def delete_deployment(self, endpoint: str, name: str) -> None:
         """Delete a deployment; where it is the default, the endpoint has none then. Raises `NotFound`."""

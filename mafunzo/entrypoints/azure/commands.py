@@ -127,7 +127,7 @@ def create(
     detach: bool = DETACH,
     as_json: bool = AS_JSON,
 ) -> None:
-    """Make what a file describes: a model, data, component, environment, compute, job, endpoint or deployment.
+    """Make what a file describes: a model, data, component, environment, compute, job, online or batch endpoint or deployment.
 
     A job is followed to its end, and a deployment until it answers, unless --detach is given.
     """

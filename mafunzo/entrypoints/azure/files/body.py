@@ -10,6 +10,7 @@ from mafunzo.entrypoints.azure.files.kind import FileKind
 from mafunzo.entrypoints.azure.wire.compute import AML_COMPUTE
 from mafunzo.entrypoints.azure.wire.endpoint import MANAGED
 from mafunzo.entrypoints.azure.wire.envelope import LOCATION
+from mafunzo.errors import Faults, InvalidFile
 
 _TIERS = {"dedicated": "Dedicated", "low_priority": "LowPriority", "lowpriority": "LowPriority"}
 
@@ -129,6 +130,56 @@ def _deployment(document: Mapping[str, Any], local: Local) -> Body:
     return {**_placed(document, properties), "sku": sku}
 
 
+def _batch_endpoint(document: Mapping[str, Any], local: Local) -> Body:
+    name = (document.get("defaults") or {}).get("deployment_name")
+    return _placed(
+        document,
+        {
+            "authMode": str(document.get("auth_mode") or "aad_token").replace("_", ""),
+            "properties": dict(document.get("properties") or {}),
+            "defaults": {"deploymentName": str(name)} if name else None,
+        },
+    )
+
+
+def _batch_deployment(document: Mapping[str, Any], local: Local) -> Body:
+    """Return the body of a batch deployment, whose settings stand below `settings`, or in older files beside the other keys."""
+    settings = _batch_settings(document)
+    model, resources = document["model"], dict(document.get("resources") or {})
+    count = resources.pop("instance_count", settings.get("instance_count"))
+    properties = {
+        "model": {
+            "referenceType": "Id",
+            "assetId": local.model("model", model) if isinstance(model, Mapping) else model,
+        },
+        "compute": document.get("compute"),
+        "properties": dict(document.get("properties") or {}),
+        "environmentId": document.get("environment"),
+        "codeConfiguration": document.get("code_configuration"),
+        "environmentVariables": dict(settings.get("environment_variables") or {}),
+        "resources": {**resources, "instanceCount": 1 if count is None else int(count)},
+        "outputAction": str(settings.get("output_action") or "append_row").replace("_", ""),
+        "outputFileName": settings.get("output_file_name"),
+        "errorThreshold": settings.get("error_threshold"),
+        "retrySettings": settings.get("retry_settings"),
+        "loggingLevel": settings.get("logging_level"),
+    }
+    counts = {"miniBatchSize": "mini_batch_size", "maxConcurrencyPerInstance": "max_concurrency_per_instance"}
+    properties |= {name: int(settings[key]) for name, key in counts.items() if settings.get(key) is not None}
+    return _placed(document, properties)
+
+
+def _batch_settings(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a batch deployment, from both places; raises `InvalidFile` for one that stands in both."""
+    below = dict(document.get("settings") or {})
+    faults = Faults()
+    faults.add(*(f"settings.{key}: {key} stands beside settings too. Keep one." for key in below if key in document))
+    if "instance_count" in below and "instance_count" in (document.get("resources") or {}):
+        faults.add("settings.instance_count: resources have one too. Keep one.")
+    faults.require_none("The settings can't be.", InvalidFile)
+    return {**document, **below}
+
+
 def _placed(document: Mapping[str, Any], properties: Body) -> Body:
     """Return the body of a resource that is somewhere: here."""
     properties = {"description": document.get("description"), **properties}
@@ -173,4 +224,6 @@ _TRANSLATIONS: Mapping[FileKind, Callable[[Mapping[str, Any], Local], Body]] = {
     FileKind.JOB: job_body,
     FileKind.ENDPOINT: _endpoint,
     FileKind.DEPLOYMENT: _deployment,
+    FileKind.BATCH_ENDPOINT: _batch_endpoint,
+    FileKind.BATCH_DEPLOYMENT: _batch_deployment,
 }

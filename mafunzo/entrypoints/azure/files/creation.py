@@ -23,7 +23,7 @@ from mafunzo.entrypoints.azure.files.job import Body
 from mafunzo.entrypoints.azure.files.keys import faults_of, mended
 from mafunzo.entrypoints.azure.files.kind import FileKind, kind_of, with_type
 from mafunzo.entrypoints.azure.registration import register
-from mafunzo.entrypoints.azure.wire import asset, compute, endpoint, environment, job
+from mafunzo.entrypoints.azure.wire import asset, batch, compute, endpoint, environment, job
 from mafunzo.errors import Conflict, InvalidFile, InvalidParameter
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Created:
-    """What a file made. version: empty for what has none. endpoint: the one of a deployment."""
+    """What a file made. version: empty for what has none. endpoint: the one of a deployment, online or batch."""
 
     kind: FileKind
     name: str
@@ -88,6 +88,10 @@ def _make(workspace: Workspace, target: Created, body: Body) -> None:
             workspace.endpoints.create(name, endpoint.endpoint_from_body(name, body))
         case FileKind.DEPLOYMENT:
             workspace.deployments.create(target.endpoint, name, endpoint.deployment_from_body(name, body))
+        case FileKind.BATCH_ENDPOINT:
+            workspace.batch_endpoints.create(name, batch.batch_endpoint_from_body(name, body))
+        case FileKind.BATCH_DEPLOYMENT:
+            workspace.batch_endpoints.deploy(target.endpoint, name, batch.batch_deployment_from_body(name, body))
         case kind:
             register(workspace, AssetType(kind), name, target.version, body)
 
@@ -193,6 +197,27 @@ def _deployment(file: _File) -> None:
         file.attempt("instance_type", lambda: file.workspace.computes.get(request.instance_type))
 
 
+def _batch_endpoint(file: _File) -> None:
+    file.take(lambda: endpoints.require_name("batch endpoint", file.name))
+    request = file.take(lambda: batch.batch_endpoint_from_body(file.name, file.body))
+    if request is not None and (default := request.default_deployment):
+        file.attempt("defaults", lambda: file.workspace.batch_endpoints.deployment(file.name, default))
+
+
+def _batch_deployment(file: _File) -> None:
+    batches, properties = file.workspace.batch_endpoints, file.body["properties"]
+    file.take(lambda: endpoints.require_name("deployment", file.name))
+    file.attempt("endpoint_name", lambda: batches.get(str(file.document["endpoint_name"])))
+    if file.attempt("model", lambda: batch.model_of(file.name, properties)) is None:
+        properties = {**properties, "model": {"assetId": local_file.UNKNOWN}}
+    request = file.take(lambda: batch.batch_deployment_from_body(file.name, {**file.body, "properties": properties}))
+    if request is None:
+        return
+    if properties["model"]["assetId"] != local_file.UNKNOWN:
+        file.attempt("model", lambda: batches.require_model(request.model))
+    file.files.faults.add(*batches.faults_of(request))
+
+
 def _job(file: _File) -> None:
     request = file.take(lambda: job.job_from_body(file.name, file.body))
     if request is None:
@@ -220,5 +245,7 @@ _CHECKS: Mapping[FileKind, Callable[[_File], None]] = {
     FileKind.JOB: _job,
     FileKind.ENDPOINT: _endpoint,
     FileKind.DEPLOYMENT: _deployment,
+    FileKind.BATCH_ENDPOINT: _batch_endpoint,
+    FileKind.BATCH_DEPLOYMENT: _batch_deployment,
 }
 """Of the kinds that aren't assets."""

@@ -147,6 +147,13 @@ _PROBE = Fields(_wholes("initial_delay period timeout success_threshold failure_
 _MODEL = Fields(
     {**_ASSET, **_scalars("path stage"), "type": OneOf(MODEL_TYPES), "flavors": Leaf.ANYTHING}, ("name", "path")
 )
+_BATCH_SETTINGS: Mapping[str, Shape] = {
+    **_wholes("mini_batch_size max_concurrency_per_instance"),
+    **_scalars("output_file_name logging_level error_threshold"),
+    "output_action": OneOf(("append_row", "summary_only")),
+    "retry_settings": Leaf.ANYTHING,
+    "environment_variables": Leaf.SCALARS,
+}
 _SHAPES: Mapping[tuple[FileKind, str], Fields] = {
     (FileKind.MODEL, ""): _MODEL,
     (FileKind.DATA, ""): Fields({**_ASSET, **_scalars("path"), "type": OneOf(DATA_TYPES)}, ("name", "path")),
@@ -203,6 +210,27 @@ _SHAPES: Mapping[tuple[FileKind, str], Fields] = {
             ),
             "liveness_probe": _PROBE,
             "readiness_probe": _PROBE,
+        },
+        ("name", "endpoint_name", "model"),
+    ),
+    (FileKind.BATCH_ENDPOINT, ""): Fields(
+        {
+            **_scalars("$schema name description auth_mode"),
+            **dict.fromkeys(("tags", "properties"), Leaf.SCALARS),
+            "defaults": Fields(_scalars("deployment_name")),
+        },
+        ("name",),
+    ),
+    (FileKind.BATCH_DEPLOYMENT, ""): Fields(
+        {
+            **_scalars("$schema name description endpoint_name compute"),
+            **_BATCH_SETTINGS,
+            "type": OneOf(("model",)),
+            "model": Fields(_MODEL.keys, _MODEL.required, is_scalar_too=True),
+            "settings": Fields({**_BATCH_SETTINGS, "instance_count": Leaf.WHOLE}),
+            "resources": _RUN["resources"],
+            **dict.fromkeys(("tags", "properties"), Leaf.SCALARS),
+            **dict.fromkeys(("environment", "code_configuration"), Leaf.ANYTHING),
         },
         ("name", "endpoint_name", "model"),
     ),

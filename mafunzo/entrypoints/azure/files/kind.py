@@ -21,6 +21,8 @@ class FileKind(StrEnum):
     JOB = "job"
     ENDPOINT = "endpoint"
     DEPLOYMENT = "deployment"
+    BATCH_ENDPOINT = "batch endpoint"
+    BATCH_DEPLOYMENT = "batch deployment"
 
 
 _SCHEMAS: Mapping[str, tuple[FileKind, str]] = {
@@ -35,11 +37,14 @@ _SCHEMAS: Mapping[str, tuple[FileKind, str]] = {
     "sweepjob": (FileKind.JOB, "sweep"),
     "managedonlineendpoint": (FileKind.ENDPOINT, ""),
     "managedonlinedeployment": (FileKind.DEPLOYMENT, ""),
+    "batchendpoint": (FileKind.BATCH_ENDPOINT, ""),
+    "batchdeployment": (FileKind.BATCH_DEPLOYMENT, ""),
+    "modelbatchdeployment": (FileKind.BATCH_DEPLOYMENT, ""),
 }
 """By the last part of `$schema`, in small letters: the kind, and the `type` that it stands for."""
 
 _REFUSED: Mapping[str, str] = {
-    "batch": "Batch endpoints aren't made from files here. Make them with the SDK, or answer a file: mafunzo batch score.",
+    "pipelinecomponentbatch": "A pipeline component isn't deployed here; submit it as a job. Deploy a model.",
     "schedule": "Schedules aren't kept here. Have cron call `mafunzo create -f` with the job's file.",
     "kubernetes": "Kubernetes isn't used here. Use a managed endpoint, or an amlcompute: both run on this machine.",
     "computeinstance": "A compute instance is a machine to work at, which is this one. Make an amlcompute.",
@@ -50,6 +55,13 @@ _REFUSED: Mapping[str, str] = {
 """By the prefix of the last part of `$schema`, or of a `type`."""
 
 _COMPUTE_TYPES = ("amlcompute", "computeinstance", "virtualmachine", "kubernetes", "synapsespark")
+PIPELINE = "pipeline"
+_BATCH_TYPES = ("model", PIPELINE)
+_BATCH_ONLY = {
+    *("compute", "resources", "settings", "component", "job_definition", "mini_batch_size", "error_threshold"),
+    *("output_action", "output_file_name", "retry_settings", "logging_level", "max_concurrency_per_instance"),
+}
+"""Keys of a deployment of a batch endpoint that one of an online endpoint doesn't have."""
 _JOB_ONLY = {"compute", "experiment_name", "settings", "limits", "queue_settings", "parent_job_name"}
 
 
@@ -62,9 +74,11 @@ def kind_of(document: Mapping[str, Any], where: str) -> FileKind:
     type_name = schema or str(document.get("type") or "").lower()
     kind = _SCHEMAS[schema][0] if schema in _SCHEMAS else None if schema else _kind_by_keys(document)
     reason = refusal(type_name)
+    if kind is FileKind.BATCH_DEPLOYMENT and str(document.get("type") or "").lower() == PIPELINE:
+        reason = refusal("pipelinecomponentbatch")
     if kind is FileKind.COMPUTE:
         reason = reason or refusal(str(document.get("type") or "").lower())
-    if kind is not None and not (kind in (FileKind.JOB, FileKind.COMPUTE) and reason):
+    if kind is not None and not (kind in (FileKind.JOB, FileKind.COMPUTE, FileKind.BATCH_DEPLOYMENT) and reason):
         return kind
     if reason:
         raise NotSupported(f"{where}: {reason}")
@@ -93,6 +107,8 @@ def _kind_by_keys(document: Mapping[str, Any]) -> FileKind | None:
     """Return the first kind that a file's keys fit."""
     type_name, keys = str(document.get("type") or "").lower(), set(document)
     fits = (
+        (FileKind.BATCH_DEPLOYMENT, "endpoint_name" in keys and (_BATCH_ONLY & keys or type_name in _BATCH_TYPES)),
+        (FileKind.BATCH_ENDPOINT, "defaults" in keys),
         (FileKind.DEPLOYMENT, "endpoint_name" in keys),
         (FileKind.ENDPOINT, {"auth_mode", "traffic"} & keys),
         (FileKind.COMPUTE, type_name in _COMPUTE_TYPES or "size" in keys),

@@ -11,7 +11,7 @@ from mafunzo.entities.batch import (
     Invocation,
 )
 from mafunzo.entities.job import Job, Value
-from mafunzo.entities.reference import PathInput
+from mafunzo.entities.reference import AssetReference, PathInput
 from mafunzo.entrypoints.azure.reference import compute_name
 from mafunzo.entrypoints.azure.wire.component import input_from_body
 from mafunzo.entrypoints.azure.wire.endpoint import OWN, model_reference
@@ -116,13 +116,18 @@ def batch_deployment_from_body(name: str, body: Mapping[str, Any]) -> BatchDeplo
     if faults:
         raise NotSupported(f"Deployment '{name}' can't be made.", tuple(faults))
     return BatchDeploymentRequest(
-        model=model_reference(name, {"model": (properties.get("model") or {}).get("assetId")}),
+        model=model_of(name, properties),
         parameters=parameters,
         compute=compute_name(str(properties.get("compute") or "")),
         description=properties.get("description"),
         tags=texts(body.get("tags")),
         echoes={ECHO: dict(body)},
     )
+
+
+def model_of(deployment: str, properties: Mapping[str, Any]) -> AssetReference:
+    """Return the version of a model that a deployment's properties name; raises `InvalidParameter` and `NotFound`."""
+    return model_reference(deployment, {"model": (properties.get("model") or {}).get("assetId")})
 
 
 def _parameters(properties: Mapping[str, Any], faults: Faults) -> dict[str, Value]:

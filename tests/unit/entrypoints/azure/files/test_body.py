@@ -10,8 +10,10 @@ from mafunzo.entities.scale import Scale
 from mafunzo.entrypoints.azure.files.body import body_of
 from mafunzo.entrypoints.azure.files.job import Local
 from mafunzo.entrypoints.azure.files.kind import FileKind
+from mafunzo.entrypoints.azure.wire.batch import batch_deployment_from_body, batch_endpoint_from_body
 from mafunzo.entrypoints.azure.wire.compute import compute_from_body
 from mafunzo.entrypoints.azure.wire.endpoint import deployment_from_body, endpoint_from_body
+from mafunzo.errors import InvalidFile
 
 
 class Folder:
@@ -144,3 +146,58 @@ def test_a_deployment_is_read_as_the_sdk_s_would_be() -> None:
 def test_the_number_of_workers_is_read_from_a_file(document: dict[str, Any], scale: Scale) -> None:
     body = body_of(FileKind.DEPLOYMENT, {"model": "azureml:m:1", **document}, cast(Local, Folder()))
     assert deployment_from_body("d", body).scale == scale
+
+
+def test_a_batch_endpoint_is_read_as_the_sdk_s_would_be() -> None:
+    document = {
+        "auth_mode": "aad_token",
+        "defaults": {"deployment_name": "blue"},
+        "tags": {"a": "b"},
+        "description": "d",
+    }
+    request = batch_endpoint_from_body("e", body_of(FileKind.BATCH_ENDPOINT, document, cast(Local, Folder())))
+    assert (request.default_deployment, request.tags, request.description) == ("blue", {"a": "b"}, "d")
+
+
+SETTINGS = {
+    "mini_batch_size": 8,
+    "max_concurrency_per_instance": 2,
+    "error_threshold": -1,
+    "output_file_name": "a.jsonl",
+}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param(SETTINGS | {"resources": {"instance_count": 1}}, id="beside the other keys"),
+        pytest.param({"settings": SETTINGS | {"instance_count": 1}}, id="below settings"),
+    ],
+)
+def test_a_batch_deployment_is_read_as_the_sdk_s_would_be(document: dict[str, Any]) -> None:
+    document = {"model": {"name": "m", "path": "./m"}, "compute": "azureml:local", **document}
+    body = body_of(FileKind.BATCH_DEPLOYMENT, document, cast(Local, Folder()))
+    request = batch_deployment_from_body("d", body)
+    assert (request.model.name, request.compute) == ("m", "local")
+    assert request.parameters == {"max_batch": 16, "error_threshold": -1, "output_file_name": "a.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("document", "fault"),
+    [
+        pytest.param(
+            {"settings": {"mini_batch_size": 3}, "mini_batch_size": 3},
+            "settings.mini_batch_size: mini_batch_size stands beside settings too",
+            id="a setting",
+        ),
+        pytest.param(
+            {"settings": {"instance_count": 1}, "resources": {"instance_count": 1}},
+            "settings.instance_count: resources have one too",
+            id="the count",
+        ),
+    ],
+)
+def test_a_setting_in_two_places_is_refused(document: dict[str, Any], fault: str) -> None:
+    with pytest.raises(InvalidFile) as refused:
+        body_of(FileKind.BATCH_DEPLOYMENT, {"model": "azureml:m:1", **document}, cast(Local, Folder()))
+    assert refused.value.faults[0].startswith(fault)

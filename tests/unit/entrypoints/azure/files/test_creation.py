@@ -56,7 +56,10 @@ def test_all_faults_of_a_file_are_told_at_once_and_nothing_is_stored(ours, tmp_p
 @pytest.mark.parametrize(
     ("document", "told"),
     [
-        ({"$schema": "https://azuremlschemas.azureedge.net/latest/batchEndpoint.schema.json"}, "Batch endpoints"),
+        (
+            {"endpoint_name": "rows", "type": "pipeline", "component": "x.yml"},
+            "A pipeline component isn't deployed here",
+        ),
         ({"$schema": "https://azuremlschemas.azureedge.net/latest/schedule.schema.json"}, "Schedules aren't kept"),
         ({"type": "kubernetes", "name": "k8s", "resource_id": "x"}, "Kubernetes isn't used here"),
         ({"type": "computeinstance", "name": "ci"}, "A compute instance is a machine to work at"),
@@ -119,6 +122,7 @@ jobs:
   first: {component: azureml:no-such-component:1}
   second: {command: "echo ${{inputs.nothing}}", environment: azureml:no-such-environment:1, code: no-such-folder}
 """
+SCHEMAS = "https://azuremlschemas.azureedge.net/latest"
 AML_COMPUTE = "$schema: https://azuremlschemas.azureedge.net/latest/amlCompute.schema.json"
 
 
@@ -184,6 +188,27 @@ AML_COMPUTE = "$schema: https://azuremlschemas.azureedge.net/latest/amlCompute.s
             id="a deployment",
         ),
         pytest.param(
+            "name: bad name\nendpoint_name: nowhere\nmodel: azureml:no-such-model:1\ncompute: azureml:no-such-compute\n"
+            "settings: {mini_batch_size: many, output_file_name: a.xlsx}",
+            [
+                "settings.mini_batch_size: 'many', expected a whole number, 0 or more.",
+                "The deployment's name is 'bad name', expected",
+                "endpoint_name: No batch endpoint 'nowhere'",
+                "model: No base model is called 'no-such-model'.",
+                "compute is 'no-such-compute', but no compute has that name.",
+                "output_file_name is 'a.xlsx'",
+            ],
+            id="a batch deployment",
+        ),
+        pytest.param(
+            "name: bad name\ndefaults: {deployment_name: blue}\nauth_mode: key",
+            [
+                "The batch endpoint's name is 'bad name', expected",
+                "has auth_mode key. Batch endpoints are opened by token",
+            ],
+            id="a batch endpoint",
+        ),
+        pytest.param(
             "endpoint_name: nowhere\nmodel: {name: a, type: pickle, path: none}",
             [
                 "model.type: 'pickle', expected",
@@ -245,3 +270,24 @@ def test_a_file_without_a_schema_is_known_by_its_keys(ours, tmp_path):
     assert create(ours, tmp_path / "some.yml", {}) == Created("component", "keyless", "1")
     (tmp_path / "some.yml").write_text("name: keyless\ncommand: echo ${{inputs.a}}\ninputs: {a: 1}\n")
     assert create(ours, tmp_path / "some.yml", {}) == Created("job", "keyless")
+
+
+def test_a_batch_endpoint_and_its_deployment_are_made_and_changed(ours, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    ours.models.register(tmp_path / "model", name="answering")
+    (tmp_path / "endpoint.yml").write_text(f"$schema: {SCHEMAS}/batchEndpoint.schema.json\nname: rows\n")
+    (tmp_path / "blue.yml").write_text(
+        f"$schema: {SCHEMAS}/modelBatchDeployment.schema.json\ntype: model\nname: blue\nendpoint_name: rows\n"
+        "model: azureml:answering@latest\nsettings: {mini_batch_size: 4}\n"
+    )
+    assert create(ours, tmp_path / "endpoint.yml", {}) == Created("batch endpoint", "rows")
+    assert create(ours, tmp_path / "blue.yml", {}) == Created("batch deployment", "blue", endpoint="rows")
+    create(ours, tmp_path / "endpoint.yml", {"defaults.deployment_name": "blue"})
+    assert ours.batch_endpoints.get("rows").default_deployment == "blue"
+    create(ours, tmp_path / "blue.yml", {"settings.max_concurrency_per_instance": "3", "tags.team": "a"})
+    made = ours.batch_endpoints.deployment("rows", "blue")
+    assert (made.model, made.parameters["max_batch"], made.tags) == ("answering:1", 12, {"team": "a"})
+    with pytest.raises(InvalidFile) as refused:
+        create(ours, tmp_path / "endpoint.yml", {"defaults.deployment_name": "bleu"})
+    assert refused.value.faults == ("defaults: Batch endpoint rows has no deployment 'bleu'. Did you mean blue?",)

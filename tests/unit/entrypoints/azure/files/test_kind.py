@@ -22,6 +22,12 @@ SCHEMA = "https://azuremlschemas.azureedge.net/latest/{}.schema.json"
         ({"name": "a", "type": "amlcompute"}, FileKind.COMPUTE),
         ({"name": "a", "auth_mode": "key"}, FileKind.ENDPOINT),
         ({"name": "a", "endpoint_name": "b"}, FileKind.DEPLOYMENT),
+        ({"$schema": SCHEMA.format("batchEndpoint")}, FileKind.BATCH_ENDPOINT),
+        ({"$schema": SCHEMA.format("modelBatchDeployment"), "type": "model"}, FileKind.BATCH_DEPLOYMENT),
+        ({"$schema": SCHEMA.format("batchDeployment")}, FileKind.BATCH_DEPLOYMENT),
+        ({"name": "a", "defaults": {"deployment_name": "b"}}, FileKind.BATCH_ENDPOINT),
+        ({"name": "a", "endpoint_name": "b", "type": "model"}, FileKind.BATCH_DEPLOYMENT),
+        ({"name": "a", "endpoint_name": "b", "mini_batch_size": 3}, FileKind.BATCH_DEPLOYMENT),
         ({"name": "a", "version": 1, "command": "x"}, FileKind.COMPONENT),
         ({"command": "x", "inputs": {"a": {"type": "integer"}}}, FileKind.COMPONENT),
         ({"command": "x", "inputs": {"a": {"type": "uri_file", "path": "b"}}}, FileKind.JOB),
@@ -36,7 +42,7 @@ def test_a_file_is_known_by_its_schema_or_its_keys(document, kind):
 @pytest.mark.parametrize(
     ("schema", "told"),
     [
-        ("batchDeployment", "Batch endpoints"),
+        ("pipelineComponentBatchDeployment", "A pipeline component isn't deployed here"),
         ("kubernetesOnlineEndpoint", "Kubernetes isn't used"),
         ("schedule", "Schedules aren't kept"),
         ("autoMLNLPTextClassificationJob", "AutoML isn't run"),

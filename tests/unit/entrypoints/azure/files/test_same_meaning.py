@@ -252,3 +252,46 @@ def test_what_a_file_says_in_vain_is_told_once(bench: Bench, folder: Path, caplo
     create(bench.workspace, file, {})
     told = [record.getMessage() for record in caplog.records]
     assert [line.split(":")[0] for line in told] == ["settings.whatever", "jobs.one.inputs.b", "jobs.two.inputs.b"]
+
+
+BATCH_DEPLOYMENTS = {
+    "below settings": (
+        "$schema: https://azuremlschemas.azureedge.net/latest/modelBatchDeployment.schema.json\ntype: model\n"
+        "compute: azureml:local\nresources: {instance_count: 1}\n"
+        "settings: {mini_batch_size: 4, max_concurrency_per_instance: 2, output_action: append_row, error_threshold: -1}\n"
+    ),
+    "beside the other keys": (
+        "$schema: https://azuremlschemas.azureedge.net/latest/batchDeployment.schema.json\nmini_batch_size: 8\n"
+        "output_file_name: answers.jsonl\nlogging_level: info\ntags: {team: a}\n"
+        "properties: {mafunzo.max_new_tokens: '7'}\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BATCH_DEPLOYMENTS)
+def test_a_batch_endpoint_and_its_deployment_mean_the_same_both_ways(
+    what: str, bench: Bench, client: Any, tmp_path: Path
+) -> None:
+    from azure.ai.ml import load_batch_deployment, load_batch_endpoint
+    from azure.ai.ml.entities._load_functions import load_model_batch_deployment
+
+    number, files = list(BATCH_DEPLOYMENTS).index(what), (tmp_path / "endpoint.yml", tmp_path / "blue.yml")
+    load = load_model_batch_deployment if what == "below settings" else load_batch_deployment
+    files[0].write_text("$schema: x/batchEndpoint.schema.json\nname: NAME\ndescription: d\nauth_mode: aad_token\n")
+    files[1].write_text(f"{BATCH_DEPLOYMENTS[what]}name: blue\nendpoint_name: NAME\nmodel: azureml:chat:1\n")
+    for way in ("file", "sdk"):
+        name = f"{way}{number}"
+        for file in files:
+            file.write_text(file.read_text().replace("NAME", name))
+        if way == "file":
+            assert [create(bench.workspace, file, {}).name for file in files] == [name, "blue"]
+        else:
+            client.batch_endpoints.begin_create_or_update(load_batch_endpoint(files[0])).result()
+            client.batch_deployments.begin_create_or_update(load(files[1])).result()
+        for file in files:
+            file.write_text(file.read_text().replace(name, "NAME"))
+    endpoints = [bench.workspace.batch_endpoints.get(f"{way}{number}") for way in ("file", "sdk")]
+    assert endpoints[0].description == endpoints[1].description == "d"
+    made, sent = (bench.workspace.batch_endpoints.deployment(f"{way}{number}", "blue") for way in ("file", "sdk"))
+    for field in ("model", "parameters", "compute", "tags", "description"):
+        assert getattr(made, field) == getattr(sent, field), field
