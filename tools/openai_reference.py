@@ -58,6 +58,8 @@ COMPLETIONS = {
     "prompt": "a text, a list of token ids, or a list of either: each has an answer",
     "echo": "true: the prompt stands in front of the answer, without the BOS that a tokenizer adds; not with `stream`",
     "logprobs": f"0 to {completions.MAX_LOGPROBS} alternatives to each token; `text_offset` counts characters of the text",
+    "return_tokens_as_token_ids": "true: `tokens` and `top_logprobs` name a token `token_id:N`, as several may share a text; "
+    "with `logprobs` (an addition, as at vLLM)",
     "best_of": "the same as `n`",
     **SAMPLING,
 }

@@ -22,6 +22,8 @@ from mafunzo.protocol.field import Fields, Unsupported
 
 DEFAULT_MAX_TOKENS = 16
 MAX_LOGPROBS = 20
+TOKEN_ID = "token_id:"
+"""What stands before a token's id where log-probabilities name tokens by ids (`return_tokens_as_token_ids`), as vLLM does."""
 
 UNSUPPORTED: Unsupported = {
     "suffix": ((), "inserting isn't supported."),
@@ -32,7 +34,10 @@ Prompt = str | tuple[int, ...]
 
 @dataclass(frozen=True)
 class CompletionRequest:
-    """Prompts to continue, with `n` answers each. `is_echo` puts the prompt in front of the answer."""
+    """Prompts to continue, with `n` answers each. `is_echo` puts the prompt in front of the answer.
+
+    names_tokens_by_id: in log-probabilities a token is `token_id:N`, not its text, which several may share.
+    """
 
     prompts: tuple[Prompt, ...]
     options: Options
@@ -40,6 +45,7 @@ class CompletionRequest:
     is_stream: bool = False
     include_usage: bool = False
     n: int = 1
+    names_tokens_by_id: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ def completion_request_from_dict(body: object) -> CompletionRequest:
     max_tokens = fields.integer("max_tokens", 0)
     is_stream, include_usage = read_stream(fields)
     is_echo = fields.boolean("echo")
+    names_tokens_by_id = fields.boolean("return_tokens_as_token_ids")
     options = read_options(
         fields,
         DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens,
@@ -79,8 +86,13 @@ def completion_request_from_dict(body: object) -> CompletionRequest:
         fields.fault("max_tokens", "max_tokens is 0, which needs echo: there would be nothing to answer.")
     if is_stream and is_echo:
         fields.fault("stream", "stream can't be combined with echo.")
+    if names_tokens_by_id and options.logprobs is None:
+        fields.fault(
+            "return_tokens_as_token_ids",
+            "return_tokens_as_token_ids needs logprobs: it says how their tokens are named.",
+        )
     fields.check()
-    return CompletionRequest(prompts, options, is_echo, is_stream, include_usage, n)
+    return CompletionRequest(prompts, options, is_echo, is_stream, include_usage, n, names_tokens_by_id)
 
 
 def completion(

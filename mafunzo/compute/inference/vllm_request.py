@@ -11,9 +11,8 @@ from typing import Any
 from mafunzo.compute.inference.request import GenerationRequest
 from mafunzo.compute.inference.sampler import COLDEST, Sampling, TokenLogprob
 from mafunzo.errors import InvalidParameter, MafunzoError, NotFound, WorkerFailed
+from mafunzo.protocol.completions import TOKEN_ID
 
-TOKEN = "token_id:"
-"""How vLLM writes a token of log-probabilities where it is asked for ids (`return_tokens_as_token_ids`)."""
 LEAST_TEMPERATURE = 0.01
 """vLLM samples no colder than this: it would take a lower temperature for this one."""
 
@@ -104,7 +103,7 @@ def prompt_logprobs_of(choice: Mapping[str, Any], ids: Sequence[int], top: int) 
 
 
 def _by_id(best: Mapping[str, float] | None) -> dict[int, float]:
-    return {int(name.removeprefix(TOKEN)): value for name, value in (best or {}).items()}
+    return {int(name.removeprefix(TOKEN_ID)): value for name, value in (best or {}).items()}
 
 
 def _entry(id: int, value: float, best: Mapping[int, float], top: int) -> TokenLogprob:

@@ -32,6 +32,14 @@ def test_scoring_a_prompt_needs_echo() -> None:
         completion_request_from_dict({"prompt": "a", "max_tokens": 0})
 
 
+def test_tokens_may_be_named_by_their_ids_where_log_probabilities_name_them() -> None:
+    body = {"prompt": "a", "return_tokens_as_token_ids": True}
+    assert completion_request_from_dict(body | {"logprobs": 0}).names_tokens_by_id
+    assert not completion_request_from_dict({"prompt": "a", "logprobs": 0}).names_tokens_by_id
+    with pytest.raises(InvalidParameter, match="return_tokens_as_token_ids needs logprobs"):
+        completion_request_from_dict(body)
+
+
 def test_several_prompts_may_be_streamed_and_have_several_answers() -> None:
     request = completion_request_from_dict({"prompt": ["a", "b"], "n": 2, "best_of": 2, "stream": True})
     assert (request.prompts, request.n, request.is_stream) == (("a", "b"), 2, True)

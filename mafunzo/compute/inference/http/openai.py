@@ -144,8 +144,8 @@ def _completion_delta(service: Service, request: CompletionRequest, stream: Comp
         return stream.text(
             delta.text,
             delta.token_ids,
-            service.texts(delta.token_ids),
-            service.describe(delta.logprobs),
+            service.texts(delta.token_ids, request.names_tokens_by_id),
+            service.describe(delta.logprobs, request.names_tokens_by_id),
             offsets.add(delta.token_ids, characters),
         )
 
@@ -194,10 +194,11 @@ def _choice(service: Service, request: CompletionRequest, index: int, reply: Rep
     if request.options.logprobs is None:
         return Choice(text, ids, (), None, reply.finished.reason, index=index)
     entries = [*reply.prompt_logprobs, *reply.logprobs]
-    logprobs = tuple(None if entry is None else service.describe([entry])[0] for entry in entries)
+    by_id = request.names_tokens_by_id
+    logprobs = tuple(None if entry is None else service.describe([entry], by_id)[0] for entry in entries)
     offsets = TokenOffsets(tokenizer, len(prompt_echo.text)).add(reply.token_ids, len(text))
     all_offsets = (*prompt_echo.offsets, *offsets)
-    return Choice(text, ids, service.texts(ids), logprobs, reply.finished.reason, all_offsets, index)
+    return Choice(text, ids, service.texts(ids, by_id), logprobs, reply.finished.reason, all_offsets, index)
 
 
 def _sum_usage(ends: Sequence[Finished | None], n: int) -> Usage:

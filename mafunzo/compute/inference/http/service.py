@@ -22,6 +22,7 @@ from mafunzo.entities.conversation import Conversation
 from mafunzo.errors import Conflict, InvalidParameter, NotFound, Unavailable
 from mafunzo.protocol.body import parse_body
 from mafunzo.protocol.chat import ChatRequest, Heading, TokenLogprob
+from mafunzo.protocol.completions import TOKEN_ID
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
@@ -106,18 +107,24 @@ class Service:
         """Return what the replies to a request are held to, if anything; compiling it may take seconds."""
         return request_grammar(request, self.loaded.tokenizer, self.loaded.grammars)
 
-    def describe(self, entries: Sequence[EngineLogprob]) -> list[TokenLogprob]:
-        """Return log-probabilities with their tokens' texts."""
-        return [self._describe(entry) for entry in entries]
+    def describe(self, entries: Sequence[EngineLogprob], by_id: bool = False) -> list[TokenLogprob]:
+        """Return log-probabilities with their tokens' texts, or named `by_id`, as several may share a text."""
+        return [self._describe(entry, by_id) for entry in entries]
 
-    def _describe(self, entry: EngineLogprob) -> TokenLogprob:
-        text, raw = token_text(self.loaded.tokenizer, entry.token_id)
-        top = tuple(self._describe(EngineLogprob(id, value)) for id, value in entry.top)
+    def _describe(self, entry: EngineLogprob, by_id: bool) -> TokenLogprob:
+        text, raw = (_id_name(entry.token_id), b"") if by_id else token_text(self.loaded.tokenizer, entry.token_id)
+        top = tuple(self._describe(EngineLogprob(id, value), by_id) for id, value in entry.top)
         return TokenLogprob(text, raw, entry.logprob, top)
 
-    def texts(self, token_ids: Sequence[int]) -> tuple[str, ...]:
-        """Return the text of each token."""
+    def texts(self, token_ids: Sequence[int], by_id: bool = False) -> tuple[str, ...]:
+        """Return the text of each token, or `by_id` its name."""
+        if by_id:
+            return tuple(map(_id_name, token_ids))
         return tuple(token_text(self.loaded.tokenizer, id)[0] for id in token_ids)
+
+
+def _id_name(token_id: int) -> str:
+    return f"{TOKEN_ID}{token_id}"
 
 
 class Metrics:

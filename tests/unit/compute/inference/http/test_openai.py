@@ -128,6 +128,21 @@ def test_an_echo_is_the_prompt_s_text_and_offsets_count_its_characters(prompt, a
         assert all(text == token for text, token in pairs if text.isascii() and token.isascii() and text)
 
 
+def test_tokens_are_named_by_their_ids_on_request(ask, service):
+    ids = service.loaded.tokenizer("Hello")["input_ids"]
+    body = {"prompt": ids, "logprobs": 2, "return_tokens_as_token_ids": True, **GREEDY}
+    echoed = ask("POST", "/v1/completions", json=body | {"echo": True}).json()["choices"][0]["logprobs"]
+    assert echoed["tokens"] == [f"token_id:{id}" for id in echoed["token_ids"]]
+    for name, value, top in zip(echoed["tokens"], echoed["token_logprobs"], echoed["top_logprobs"], strict=True):
+        assert top is None or (top[name] == value and 2 <= len(top) <= 3)
+    streamed = [
+        chunk["choices"][0]["logprobs"]
+        for chunk in chunks(ask("POST", "/v1/completions", json=body | {"stream": True}).text)
+    ]
+    pieces = [name for piece in streamed if piece for name in piece["tokens"]]
+    assert pieces == echoed["tokens"][len(ids) :]
+
+
 def test_offsets_of_a_stream_are_those_of_the_whole_text(ask):
     body = {"prompt": "Hello", "logprobs": 0, "max_tokens": 40, "temperature": 1.0, "seed": 3, "ignore_eos": True}
     [choice] = ask("POST", "/v1/completions", json=body).json()["choices"]
