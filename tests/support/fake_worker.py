@@ -2,6 +2,7 @@
 
 A token is a byte; a turn is `<role>text</s>` with 2 for `</s>`; a log-probability is a function of the token and its position.
 fake.json may hold: bos (token or null), eos, stop_token_ids, turn (a format), shift (added to each log-probability),
+dtype, ahead (of each token, a token that is likelier by so much), knows_ids (tokens are named by their ids on request),
 load_s, exit_code (ends while loading), fails_probes, chunk_s (pause between the chunks of a stream), reply. An adapter's
 folder holds such a file too, for requests that name it; with `ends_worker` the worker ends while it loads it.
 Asked for "crash", it ends itself at once; what it saw of a disconnected client goes into `disconnected` beside its port file.
@@ -31,6 +32,9 @@ DEFAULTS: dict[str, Any] = {
     "chunk_s": 0.0,
     "reply": "hello from the fake",
     "engine": "",
+    "dtype": "float32",
+    "ahead": -1.0,
+    "knows_ids": True,
 }
 
 
@@ -43,6 +47,21 @@ def tokenize(settings: dict[str, Any], messages: list[dict[str, Any]], add_gener
 
 def logprobs(settings: dict[str, Any], tokens: list[int]) -> list[float | None]:
     return [None, *(-0.01 * (token % 50) - 0.001 * at + settings["shift"] for at, token in enumerate(tokens[1:]))]
+
+
+def tops(settings: dict[str, Any], tokens: list[int], by_id: bool) -> list[dict[str, float] | None]:
+    """The log-probabilities of each token and of the one that comes after it, by which it may be outdone."""
+    prefix = "token_id:" if by_id else "text "
+    found: list[dict[str, float] | None] = [None]
+    for token, value in zip(tokens[1:], logprobs(settings, tokens)[1:], strict=True):
+        assert value is not None
+        found.append({f"{prefix}{token}": value, f"{prefix}{token + 1}": value + settings["ahead"]})
+    return found
+
+
+def greedy_ids(settings: dict[str, Any], messages: list[dict[str, Any]]) -> list[int | None]:
+    tokens, prompt = tokenize(settings, messages, False), tokenize(settings, messages[:-1], True)
+    return [*([None] * len(prompt)), *tokens[len(prompt) :]]
 
 
 def reference(settings: dict[str, Any] | None = None, rows: int = 2) -> dict[str, Any]:
@@ -58,9 +77,20 @@ def reference(settings: dict[str, Any] | None = None, rows: int = 2) -> dict[str
                 "token_ids": tokens,
                 "prompt_token_ids": tokenize(good, messages[:-1], True),
                 "logprobs": logprobs(good, tokens),
+                "greedy_ids": greedy_ids(good, messages),
             }
         )
-    return {"tolerance": 0.01, "dtype": "float32", "stop_token_ids": good["stop_token_ids"], "rows": found}
+    return {
+        "tolerance": 0.01,
+        "dtype": "float32",
+        "lower_precision_tolerances": {"bfloat16": [1.5, 0.15]},
+        "stop_token_ids": good["stop_token_ids"],
+        "rows": found,
+    }
+
+
+def info(settings: dict[str, Any]) -> dict[str, Any]:
+    return {"stop_token_ids": settings["stop_token_ids"], "engine": "fake", "dtype": settings["dtype"]}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -94,7 +124,7 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path.partition("?")[0] == "/info":
             query = parse_qs(self.path.partition("?")[2])
             if self._take_settings(query.get("model", [""])[0]):
-                self._send(200, {"stop_token_ids": self.settings["stop_token_ids"]})
+                self._send(200, info(self.settings))
         else:
             self._send(200, {"data": [{"id": name} for name in (self.name, *self.adapters)]})
 
@@ -144,9 +174,14 @@ class Handler(BaseHTTPRequestHandler):
         return False
 
     def _complete(self, body: dict[str, Any]) -> None:
+        by_id = bool(body.get("return_tokens_as_token_ids"))
+        if by_id and not self.settings["knows_ids"]:
+            self._send(400, {"error": {"message": "return_tokens_as_token_ids isn't known"}})
+            return
         tokens = body["prompt"]
         texts = [bytes([token % 256]).decode("latin-1") for token in tokens]
         found = {"token_logprobs": logprobs(self.settings, tokens), "tokens": texts}
+        found["top_logprobs"] = tops(self.settings, tokens, by_id)
         self._send(200, {"object": "text_completion", "model": self.name, "choices": [{"text": "", "logprobs": found}]})
 
     def _chat(self, body: dict[str, Any]) -> None:

@@ -1,6 +1,8 @@
 """Reference token ids and log-probabilities of a few held-out rows, which an endpoint must reproduce to go live.
 
-They come from plain `transformers` (and `peft`); Mafunzo's rendering and loading, which they check, aren't used here.
+Of the tokens of each last answer it also has the likeliest ones in their places, which greedy decoding would take.
+
+All comes from plain `transformers` (and `peft`); Mafunzo's rendering and loading, which they check, aren't used here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from mafunzo.compute.device import precision
 from mafunzo.entities.conversation import call_arguments
+from mafunzo.entities.verification import is_lower_precision
 from mafunzo.errors import InvalidData
 
 TOLERANCE: Mapping[torch.dtype, tuple[float, float]] = {
@@ -67,7 +70,7 @@ def serving_reference(
     }
     network: Any = AutoModelForCausalLM.from_pretrained(base, **options).to(device).eval()
     dtype = network.dtype
-    base_logprobs = [_logprobs(network, row["token_ids"]) for row in samples]
+    base_logprobs = [_scores(network, row["token_ids"])[0] for row in samples]
     if is_adapter:
         from peft import PeftModel
 
@@ -76,11 +79,13 @@ def serving_reference(
     else:
         del network
         network = AutoModelForCausalLM.from_pretrained(tuned, **options).to(device).eval()
-    tuned_logprobs = [_logprobs(network, row["token_ids"]) for row in samples]
+    scores = [_scores(network, row["token_ids"]) for row in samples]
+    tuned_logprobs = [logprobs for logprobs, _ in scores]
     largest, mean = TOLERANCE[dtype]
     return {
         "tolerance": largest,
         "mean_tolerance": mean,
+        "lower_precision_tolerances": _lower_precision_tolerances(dtype),
         "tolerance_reason": _REASON.format(dtype=precision.name(dtype)),
         "base_difference": _difference(base_logprobs, tuned_logprobs),
         "dtype": precision.name(dtype),
@@ -91,8 +96,9 @@ def serving_reference(
                 **row,
                 "logprobs": [None, *(round(value, 6) for value in logprobs)],
                 "base_logprobs": [None, *(round(value, 6) for value in of_base)],
+                "greedy_ids": _of_last_answer(row, likeliest),
             }
-            for row, logprobs, of_base in zip(samples, tuned_logprobs, base_logprobs, strict=True)
+            for row, (logprobs, likeliest), of_base in zip(samples, scores, base_logprobs, strict=True)
         ],
     }
 
@@ -161,12 +167,26 @@ def _with_objects(message: dict[str, Any]) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def _logprobs(network: Any, token_ids: Sequence[int]) -> list[float]:
-    """Return the log-probability of each token but the first, given those before it."""
+def _scores(network: Any, token_ids: Sequence[int]) -> tuple[list[float], list[int]]:
+    """Return for each place but the first its token's log-probability given those before it, and the likeliest token there."""
     ids_1T = torch.tensor([list(token_ids)], device=network.device)
     logits_TV = network(input_ids=ids_1T, use_cache=False).logits[0, :-1]
     logprobs_T = logits_TV.float().log_softmax(dim=-1).gather(1, ids_1T[0, 1:, None])[:, 0]
-    return [round(float(value), 6) for value in logprobs_T]
+    return [round(float(value), 6) for value in logprobs_T], logits_TV.argmax(dim=-1).tolist()
+
+
+def _of_last_answer(row: Mapping[str, Any], likeliest: Sequence[int]) -> list[int | None]:
+    """Return the likeliest token in each place of a row, or None before its last answer."""
+    pairs = enumerate(zip(row["token_ids"], row["prompt_token_ids"], strict=False))
+    start = next((at for at, (token, of_prompt) in pairs if token != of_prompt), len(row["prompt_token_ids"]))
+    start = min(max(start, 1), len(row["token_ids"]))  # nothing is known before the first token
+    return [None] * start + list(likeliest[start - 1 :])
+
+
+def _lower_precision_tolerances(dtype: torch.dtype) -> dict[str, tuple[float, float]]:
+    """Return by dtype what a worker is held to that computes in a lower precision than this."""
+    names = {precision.name(other): bounds for other, bounds in TOLERANCE.items()}
+    return {name: bounds for name, bounds in names.items() if is_lower_precision(name, precision.name(dtype))}
 
 
 def _difference(base: list[list[float]], tuned: list[list[float]]) -> dict[str, float]:

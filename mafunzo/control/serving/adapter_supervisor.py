@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from mafunzo.control.serving.adapter import (
@@ -23,7 +22,7 @@ from mafunzo.control.serving.decide import WorkerState
 from mafunzo.control.serving.memory import adapter_mb, in_words
 from mafunzo.control.serving.observer import Observer
 from mafunzo.control.serving.reference import missing_files, wrong_base
-from mafunzo.control.serving.worker_folder import worker_folder
+from mafunzo.control.serving.worker_folder import adapter_folder_of
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.disk import is_of_the_machine, remove_tree
 from mafunzo.control.store.home import Home
@@ -84,7 +83,7 @@ class AdapterSupervisor:
         if not self._write(worker, name, AdapterState(artifact, worker.attempt, loads=loads)):
             return
         self._book(worker, name)
-        folder = self._folder(worker, artifact)
+        folder = adapter_folder_of(self.home, worker, artifact)
         self.artifacts.require_checked(artifact)
         remove_tree(folder)  # what a server before this one began
         self.artifacts.checkout(artifact, folder)
@@ -130,7 +129,7 @@ class AdapterSupervisor:
         elif action.is_unloaded:
             self._write(worker, name, None)
             if all(one.artifact != action.artifact for one in worker.adapters.values()):
-                remove_tree(self._folder(worker, action.artifact))
+                remove_tree(adapter_folder_of(self.home, worker, action.artifact))
             self._free(worker)
             logger.info("Unloaded %s from %s", adapter_model(worker.endpoint, name), worker.worker)
         elif verdict.faults:
@@ -166,9 +165,6 @@ class AdapterSupervisor:
             return _noted(current, name, state).with_worker(replace(same, adapter_states=states))
 
         return self.change(worker, write) is not None
-
-    def _folder(self, worker: Deployment, artifact: str) -> Path:
-        return worker_folder(self.home, worker) / "adapters" / artifact.rpartition(":")[2][:16]
 
 
 def _noted(deployment: Deployment, name: str, state: AdapterState | None) -> Deployment:

@@ -10,6 +10,8 @@ Logprobs = Sequence[float | None]
 
 SURE = 3.0
 """Standard errors that a share must lie beyond its bound, so that rounding alone refuses no model."""
+LEAST_SIGNED_MEAN = -700.0
+"""Below it a perplexity is no number of a machine any more."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Difference:
 
 @dataclass(frozen=True)
 class Distance:
-    """Over all tokens of all rows.
+    """Over all tokens of all rows. mean: of the differences' sizes; signed_mean: with their signs, below 0 where the worker
+    finds the text less likely.
 
     share: how much of the tuning the worker shows: 1 is the tuned model, 0 its base, 2 the tuning applied twice; with its
     standard error. None where the base's log-probabilities aren't known, or are the tuned model's.
@@ -33,6 +36,7 @@ class Distance:
 
     largest: Difference
     mean: float
+    signed_mean: float = 0.0
     share: float | None = None
     share_error: float = 0.0
 
@@ -51,6 +55,11 @@ class Distance:
         """Whether it surely lies nearer to the tuned model than to the base."""
         return self.share is not None and self.share > 0.5 + SURE * self.share_error
 
+    @property
+    def perplexity_ratio(self) -> float:
+        """The worker's perplexity of the text, divided by the tuned model's: above 1 where the worker is the worse."""
+        return math.inf if self.signed_mean < LEAST_SIGNED_MEAN else math.exp(-self.signed_mean)
+
 
 def measure(reference: Reference, worker_logprobs: Sequence[Logprobs]) -> Distance:
     """Compare the log-probabilities of each row's tokens; they must be as many. What isn't a number is infinitely far."""
@@ -65,13 +74,19 @@ def measure(reference: Reference, worker_logprobs: Sequence[Logprobs]) -> Distan
     largest = max(differences, key=lambda difference: difference.size)
     mean = math.fsum(difference.size for difference in differences) / len(differences)
     if math.isinf(largest.size):
-        return Distance(largest, mean)
+        return Distance(largest, mean, math.nan)
+    signed_mean = math.fsum(_signed(difference) for difference in differences) / len(differences)
     share, error = _share(reference.rows, worker_logprobs)
-    return Distance(largest, mean, share, error)
+    return Distance(largest, mean, signed_mean, share, error)
 
 
 def _apart(was: float, now: float | None) -> float:
     return abs(was - now) if now is not None and math.isfinite(now) else math.inf
+
+
+def _signed(difference: Difference) -> float:
+    assert difference.actual is not None
+    return difference.actual - difference.expected
 
 
 def _share(rows: Sequence[ReferenceRow], worker_logprobs: Sequence[Logprobs]) -> tuple[float | None, float]:

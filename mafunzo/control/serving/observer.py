@@ -13,13 +13,12 @@ import httpx
 from mafunzo.control.launcher.local import ExitRecord, LocalLauncher, Running
 from mafunzo.control.launcher.steady_clock import steady_s
 from mafunzo.control.serving.decide import AdapterWork, Health, Key, Verdict, WorkerState
-from mafunzo.control.serving.reference import how_stored, read_reference
-from mafunzo.control.serving.verification import REQUEST_TIMEOUT_S, verify, why
+from mafunzo.control.serving.verification import REQUEST_TIMEOUT_S, refused, verify_folder, why
 from mafunzo.control.serving.worker_folder import describe_end, is_final, read_port, worker_folder, worker_token
 from mafunzo.control.store.home import Home
 from mafunzo.entities.adapter import adapter_model
 from mafunzo.entities.endpoint import Deployment
-from mafunzo.errors import Conflict, MafunzoError, NotFound
+from mafunzo.errors import Conflict, NotFound
 
 TICK_S = 0.3
 """How often workers are looked at."""
@@ -169,18 +168,7 @@ class Observer:
 
 def _compare(model: Path, port: int, headers: Mapping[str, str]) -> Verdict:
     """Run in a thread: seconds on a small model, minutes on a large one."""
-    return _compared(model, f"http://127.0.0.1:{port}", headers)
-
-
-def _compared(folder: Path, url: str, headers: Mapping[str, str], model: str | None = None) -> Verdict:
-    try:
-        reference = read_reference(folder)
-        if reference is None:
-            reason = "The model wasn't tuned here: there is nothing to compare with."
-            return Verdict(record={"result": "unverified", "reason": reason})
-        return verify(url, reference, how_stored(folder), headers=headers, model=model)
-    except MafunzoError as error:
-        return _refused(error.message, *error.faults)
+    return verify_folder(model, f"http://127.0.0.1:{port}", headers)
 
 
 def _adapter_work(watch: _Watch) -> AdapterWork | None:
@@ -198,7 +186,7 @@ def _load_adapter(url: str, headers: Mapping[str, str], model: str, folder: Path
         except httpx.TransportError as error:
             return Verdict(broke=f"{type(error).__name__}: {error}")
         except (OSError, ValueError, LookupError, TypeError) as error:  # a damaged file is this adapter's fault alone
-            verdict = _refused(f"adapter: the proof broke: {type(error).__name__}: {error}")
+            verdict = refused(f"adapter: the proof broke: {type(error).__name__}: {error}")
     return verdict
 
 
@@ -209,12 +197,8 @@ def _loaded(http: httpx.Client, url: str, headers: Mapping[str, str], model: str
         http.post(f"{url}{UNLOAD}", json={"lora_name": model})
         answer = http.post(f"{url}{LOAD}", json=body)
     if answer.is_error:
-        return _refused(f"adapter: the worker can't load it: {why(answer)}")
-    return _compared(folder, url, headers, model)
-
-
-def _refused(*faults: str) -> Verdict:
-    return Verdict(faults, {"result": "refused", "faults": list(faults)})
+        return refused(f"adapter: the worker can't load it: {why(answer)}")
+    return verify_folder(folder, url, headers, model)
 
 
 def _unload_adapter(url: str, headers: Mapping[str, str], model: str) -> Verdict:

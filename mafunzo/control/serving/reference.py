@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from mafunzo.control.store.manifest import StoredFile
 from mafunzo.entities.validation import validated
@@ -23,7 +23,8 @@ Weights = Literal["adapter", "merge", "weights"]
 class ReferenceRow(BaseModel):
     """One held-out conversation. `prompt_token_ids` is it without its last answer, ready to be answered.
 
-    logprobs: of each token given those before it, by the tuned network; base_logprobs: by its base.
+    logprobs: of each token given those before it, by the tuned network; base_logprobs: by its base. greedy_ids: the likeliest
+    token in place of each token of the last answer, None before it; None: the reference was made without.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -34,21 +35,38 @@ class ReferenceRow(BaseModel):
     prompt_token_ids: list[int]
     logprobs: list[float | None]
     base_logprobs: list[float | None] | None = None
+    greedy_ids: list[int | None] | None = None
+
+    @model_validator(mode="after")
+    def _has_greedy_id_per_token(self) -> "ReferenceRow":
+        count, tokens = len(self.token_ids if self.greedy_ids is None else self.greedy_ids), len(self.token_ids)
+        if count != tokens:
+            raise ValueError(f"greedy_ids has {count} entries, expected one for each of {tokens} tokens")
+        return self
 
 
 class Reference(BaseModel):
     """What evaluation wrote down.
 
     tolerance, mean_tolerance: the largest, and the mean, difference of a log-probability that counts as equal.
+    lower_precision_tolerances: both for workers that compute in a lower precision than evaluation did, by its name.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     tolerance: float
     mean_tolerance: float | None = None
+    lower_precision_tolerances: Mapping[str, tuple[float, float]] = {}
     dtype: str = ""
     stop_token_ids: list[int]
     rows: list[ReferenceRow]
+
+    def held_to(self, dtype: str) -> "Reference":
+        """Return the reference with the tolerances that hold for a worker which computes in `dtype`."""
+        if dtype not in self.lower_precision_tolerances:
+            return self
+        largest, mean = self.lower_precision_tolerances[dtype]
+        return self.model_copy(update={"tolerance": largest, "mean_tolerance": mean})
 
 
 def read_reference(folder: Path) -> Reference | None:

@@ -27,6 +27,11 @@ def worker_folder(home: Home, deployment: Deployment) -> Path:
     return home.workers / deployment.endpoint / deployment.name / str(deployment.attempt)
 
 
+def adapter_folder_of(home: Home, deployment: Deployment, artifact: str) -> Path:
+    """Return where the files of an adapter lie, by their hash, that a deployment's worker serves beside its model."""
+    return worker_folder(home, deployment) / "adapters" / artifact.rpartition(":")[2][:16]
+
+
 def worker_token(secret: bytes, deployment: Deployment) -> str:
     """Return the bearer token of a deployment's worker, derived from the home's secret.
 

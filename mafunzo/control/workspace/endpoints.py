@@ -25,6 +25,7 @@ from mafunzo.entities.duration import age_of
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint, EndpointRequest
 from mafunzo.entities.mirror import MirrorReport, report_of, require_mirror
 from mafunzo.entities.rate_limit import EVERYBODY, DayUsage, RateLimit, require_rate_limit
+from mafunzo.entities.verification import Proof, last_proofs
 from mafunzo.errors import Conflict, InvalidParameter, NotFound, TimedOut, WorkerFailed, from_record
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]")
@@ -131,15 +132,15 @@ class EndpointHandle:
         """Where OpenAI's SDK finds it (`base_url`), with `model` naming the endpoint."""
         return f"{self._services.up().url}/v1"
 
-    def wait(self, deployment: str, timeout_s: float, instances: int | None = None) -> Deployment:
-        """Return the deployment once it is healthy, with as many workers as it has at least (or `instances`).
+    def wait(self, deployment: str, timeout_s: float) -> Deployment:
+        """Return the deployment once it is healthy, with as many workers as it has at least.
 
         Raises what a worker failed with, `TimedOut`, or `ServerFailed`.
         """
         deadline = time.monotonic() + timeout_s
         while True:
             current = self._services.records.deployments.get(self.name, deployment)
-            needed = max(1, current.scale.min_instances) if instances is None else instances
+            needed = max(1, current.scale.min_instances)
             healthy = [one for one in current.workers if one.status is DeploymentStatus.HEALTHY]
             if current.status is DeploymentStatus.IDLE or len(healthy) >= needed:
                 return current
@@ -214,20 +215,28 @@ class EndpointHandle:
         shares = {name: share for name, share in traffic_percent.items() if share}
         self._services.records.endpoints.update(dataclasses.replace(self.endpoint, traffic_percent=shares))
 
-    def verify(self, deployment: str | None = None, timeout_s: float = 120.0) -> dict[str, Any]:
-        """Prove again that each deployment answers as its model did in evaluation; return what was compared."""
-        proofs: dict[str, Any] = {}
-        for current in self.deployments:
-            if deployment not in (None, current.name):
-                continue
-            if current.status is not DeploymentStatus.HEALTHY:
-                raise Conflict(f"Deployment {self.name}/{current.name} is {current.status}, so it can't be asked.")
-            self._services.records.deployments.change(self.name, current.name, _to_be_verified)
-            healthy = sum(one.status is DeploymentStatus.HEALTHY for one in current.workers)
-            proofs[current.name] = self.wait(current.name, timeout_s, healthy).verification
-        if not proofs:
-            raise NotFound(f"Endpoint {self.name} has no deployment '{deployment or ''}'.")
-        return proofs
+    def verify(self, deployment: str | None = None, timeout_s: float = 300.0) -> list[Proof]:
+        """Prove again that each worker, and each adapter on it, answers as its model did in evaluation; return how each stands.
+
+        They go on answering meanwhile. One that can't be asked, or differs, has a row that says why, and hides no other; one
+        that differs is taken out of service. What was compared is kept (`proofs`). timeout_s: the longest that a worker may
+        take for one answer of the comparison. Raises `NotFound` where there is no such deployment, or none at all.
+        """
+        from mafunzo.control.workspace.proofs import prove  # httpx, and schemas made with pydantic
+
+        chosen = self._chosen(deployment)
+        if not chosen:
+            raise NotFound(f"Endpoint {self.name} has no deployment to verify. Make one: mafunzo deploy")
+        return prove(self._services, chosen, timeout_s)
+
+    def proofs(self, deployment: str | None = None) -> list[Proof]:
+        """Return how each worker, and each adapter on it, stood when it was compared last; raises `NotFound`."""
+        return last_proofs(self._chosen(deployment))
+
+    def _chosen(self, deployment: str | None) -> Deployed:
+        if deployment is None:
+            return self.deployments
+        return [self._services.records.deployments.get(self.name, deployment)]
 
     def logs(self, deployment: str | None = None, lines: int = 50) -> dict[str, str]:
         """Return the end of each worker's log, and of a deployment that failed also why."""
@@ -351,15 +360,6 @@ class EndpointHandle:
 
     def _client(self, deployment: str | None) -> ChatClient:
         return ChatClient(self.url, self.name, self.keys[0], deployment)
-
-
-def _to_be_verified(deployment: Deployment) -> Deployment:
-    """Return a deployment whose healthy workers are to be compared with the tuned model again."""
-    for worker in deployment.workers:
-        if worker.status is DeploymentStatus.HEALTHY:
-            again = dataclasses.replace(worker, status=DeploymentStatus.VERIFYING, verification=None)
-            deployment = deployment.with_worker(again)
-    return deployment
 
 
 def _why_waiting(deployment: Deployment) -> str:

@@ -7,7 +7,7 @@ import torch
 
 from mafunzo.compute.chat.template import render_ids
 from mafunzo.compute.chat.tokenizer import load_tokenizer
-from mafunzo.compute.evaluation.serving_reference import TOLERANCE, _rendered, serving_reference
+from mafunzo.compute.evaluation.serving_reference import TOLERANCE, _of_last_answer, _rendered, serving_reference
 from mafunzo.compute.evaluation.tasks import raw_rows
 from mafunzo.compute.inference.stop import stop_token_ids
 from mafunzo.compute.model.loading import load_network
@@ -92,3 +92,37 @@ def test_a_whole_tuned_model_is_its_own_reference(folders: Folders) -> None:
     reference = make_reference(folders, tuned=folders.base)
     assert reference["base_difference"] == {"max": 0.0, "mean": 0.0}
     assert reference["merged"] is True and reference["dtype"] == "float32"
+
+
+@pytest.mark.parametrize("merge", [True, False])
+@torch.inference_mode()
+def test_each_place_of_the_last_answer_has_the_token_that_greedy_decoding_takes(folders: Folders, merge: bool) -> None:
+    reference = make_reference(folders, merge)
+    network = load_network(folders.base, folders.tuned, merge=merge)
+    for row in reference["rows"]:
+        start = len(row["prompt_token_ids"])
+        likeliest = network(input_ids=torch.tensor([row["token_ids"]])).logits[0].argmax(-1).tolist()
+        assert row["greedy_ids"] == [None] * start + likeliest[start - 1 : -1]
+
+
+@pytest.mark.parametrize(
+    ("token_ids", "prompt", "expected"),
+    [
+        pytest.param([1, 2, 3, 4], [1, 2], [None, None, 12, 13], id="after the prompt"),
+        pytest.param([1, 2, 3, 4], [1, 9, 9, 9], [None, 11, 12, 13], id="where the prompt of a reply differs"),
+        pytest.param([1, 2], [], [None, 11], id="nothing before the first token"),
+        pytest.param([1, 2], [1, 2, 3, 4], [None, None], id="a prompt that is longer"),
+    ],
+)
+def test_greedy_tokens_begin_where_the_answer_does(
+    token_ids: list[int], prompt: list[int], expected: list[Any]
+) -> None:
+    row = {"token_ids": token_ids, "prompt_token_ids": prompt}
+    assert _of_last_answer(row, [11, 12, 13][: len(token_ids) - 1]) == expected
+
+
+def test_lower_precisions_have_tolerances_of_their_own(folders: Folders) -> None:
+    assert make_reference(folders)["lower_precision_tolerances"] == {
+        "bfloat16": TOLERANCE[torch.bfloat16],
+        "float16": TOLERANCE[torch.float16],
+    }

@@ -72,3 +72,12 @@ def test_a_tuning_that_rounding_hides_refuses_nothing_and_proves_nothing() -> No
 
 def test_a_tuning_that_changed_nothing_has_no_share() -> None:
     assert measure(reference([-1.0, -2.0], [-1.0, -2.0]), [[None, -1.0, -2.0]]).share is None
+
+
+def test_what_a_worker_finds_less_likely_raises_its_perplexity() -> None:
+    worse = measure(reference([-1.0, -2.0, -3.0]), [[None, -1.5, -2.0, -2.9]])
+    assert worse.signed_mean == pytest.approx(-0.4 / 3)
+    assert worse.perplexity_ratio == pytest.approx(math.exp(6.4 / 3) / math.exp(2.0))
+    assert measure(reference([-1.0]), [[None, -0.5]]).perplexity_ratio == pytest.approx(math.exp(-0.5))
+    assert measure(reference([-1.0]), [[None, -2000.0]]).perplexity_ratio == math.inf
+    assert math.isnan(measure(reference([-1.0]), [[None, None]]).perplexity_ratio)

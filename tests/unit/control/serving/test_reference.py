@@ -1,11 +1,19 @@
 """What a model's folder tells of how it was tuned and evaluated."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
 
-from mafunzo.control.serving.reference import holds_chat_model, how_stored, missing_files, read_reference, wrong_base
+from mafunzo.control.serving.reference import (
+    Reference,
+    holds_chat_model,
+    how_stored,
+    missing_files,
+    read_reference,
+    wrong_base,
+)
 from mafunzo.control.store.manifest import StoredFile
 from mafunzo.errors import InvalidFile
 
@@ -64,3 +72,20 @@ def test_an_adapter_s_base_is_known_by_the_hash_of_its_weights(tmp_path: Path, p
     assert fault.startswith(
         f"adapter: it was trained on tiny with weights {trained_on[:12]}, and would stand on another base"
     )
+
+
+def test_greedy_ids_that_do_not_fit_their_tokens_are_refused(tmp_path: Path) -> None:
+    row = {"messages": [], "token_ids": [1, 2], "prompt_token_ids": [1], "logprobs": [None, -1.0], "greedy_ids": [None]}
+    body = {"tolerance": 0.1, "stop_token_ids": [2], "rows": [row]}
+    (tmp_path / "serving_reference.json").write_text(json.dumps(body))
+    with pytest.raises(InvalidFile) as caught:
+        read_reference(tmp_path)
+    assert "greedy_ids has 1 entries, expected one for each of 2 tokens" in caught.value.faults[0]
+
+
+def test_a_worker_of_a_lower_precision_is_held_to_what_that_explains() -> None:
+    bounds = {"tolerance": 0.01, "mean_tolerance": 0.001, "lower_precision_tolerances": {"bfloat16": [1.5, 0.15]}}
+    reference = Reference.model_validate({**bounds, "stop_token_ids": [2], "rows": []})
+    held = reference.held_to("bfloat16")
+    assert (held.tolerance, held.mean_tolerance) == (1.5, 0.15)
+    assert reference.held_to("float32") is reference and reference.held_to("") is reference

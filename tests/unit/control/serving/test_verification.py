@@ -1,18 +1,21 @@
 """Each way in which a worker can differ from the tuned model, and the name that it is given."""
 
 import json
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from mafunzo.control.serving.decide import Verdict
 from mafunzo.control.serving.reference import Reference
-from mafunzo.control.serving.verification import verify
-from tests.support.fake_worker import reference
+from mafunzo.control.serving.verification import verify, verify_folder
+from tests.support.fake_worker import DEFAULTS, info, logprobs, reference, tokenize, tops
 from tests.support.serving_bench import FAKE_WORKER
 from tests.support.waiting import until
 
@@ -123,3 +126,92 @@ def test_a_worker_that_is_gone_breaks_the_comparison_instead_of_failing_it() -> 
     verdict = verify("http://127.0.0.1:1", good(), "merge")
     assert verdict.faults == ()
     assert "ConnectError" in verdict.broke
+
+
+def asked(settings: dict[str, Any], against: Reference) -> Verdict:
+    """Compare a fake that answers in this process."""
+    behaviour = DEFAULTS | settings
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/info":
+            return httpx.Response(200, json=info(behaviour))
+        body = json.loads(request.content)
+        if request.url.path == "/tokenize":
+            ids = tokenize(behaviour, body["messages"], body["add_generation_prompt"])
+            return httpx.Response(200, json={"tokens": ids})
+        by_id = "return_tokens_as_token_ids" in body
+        if by_id and not behaviour["knows_ids"]:
+            return httpx.Response(400, json={"error": {"message": "unknown field"}})
+        tokens = body["prompt"]
+        logprobs_of = {
+            "token_logprobs": logprobs(behaviour, tokens),
+            "top_logprobs": tops(behaviour, tokens, by_id),
+            "tokens": [f"<{token}>" for token in tokens],
+        }
+        return httpx.Response(200, json={"choices": [{"logprobs": logprobs_of}]})
+
+    return verify("http://worker", against, "merge", httpx.Client(transport=httpx.MockTransport(answer)))
+
+
+def compared(settings: dict[str, Any], against: Reference | None = None) -> Mapping[str, Any]:
+    record = asked(settings, against or good()).record
+    assert record is not None
+    return record
+
+
+def test_what_computed_it_and_how_greedy_decoding_agrees_are_recorded() -> None:
+    record = compared({})
+    assert (record["engine"], record["worker_dtype"], record["dtype"]) == ("fake", "float32", "float32")
+    assert (record["rows"], record["exact_rows"]) == (2, 2)
+    assert record["greedy_positions"] == record["greedy_equal"] == 2 * len(b"answer\2")
+    assert record["signed_mean_difference"] == 0
+    assert "perplexity_ratio" not in record, "no precision was lowered"
+
+
+def test_a_package_without_greedy_ids_is_proven_and_their_agreement_not_known() -> None:
+    rows = [{name: value for name, value in row.items() if name != "greedy_ids"} for row in reference()["rows"]]
+    record = compared({}, good(rows=rows))
+    assert record["result"] == "verified"
+    assert "greedy_equal" not in record
+
+
+def test_a_worker_that_names_no_ids_is_proven_and_its_greedy_choices_not_known() -> None:
+    record = compared({"knows_ids": False})
+    assert (record["result"], record["largest_difference"]) == ("verified", 0)
+    assert "greedy_equal" not in record
+
+
+def test_a_token_that_is_just_ahead_is_counted_and_refuses_nothing() -> None:
+    record = compared({"ahead": 0.019})
+    assert (record["result"], record["greedy_equal"], record["greedy_positions"]) == ("verified", 0, 14)
+
+
+def test_a_token_that_is_farther_ahead_than_the_tolerance_explains_is_a_fault() -> None:
+    [fault] = asked({"ahead": 0.5}, good()).faults
+    assert fault.startswith("merge: row 0, position")
+    assert (
+        "the worker's likeliest token is '<98>' (ids [98]), in evaluation '<97>' (ids [97]), and it is 0.5000" in fault
+    )
+
+
+def test_rows_whose_ids_differ_are_counted() -> None:
+    record = compared({"bos": None})
+    assert (record["result"], record["rows"], record["exact_rows"]) == ("refused", 2, 0)
+
+
+def test_a_lower_precision_states_its_cost_and_is_held_to_what_it_explains() -> None:
+    record = compared({"dtype": "bfloat16", "shift": -0.1})
+    assert (record["result"], record["tolerance"], record["mean_tolerance"]) == ("verified", 1.5, 0.15)
+    assert record["signed_mean_difference"] == pytest.approx(-0.1)
+    assert record["perplexity_ratio"] == pytest.approx(math.exp(0.1))
+    assert compared({"dtype": "bfloat16", "shift": -0.2})["result"] == "refused"
+
+
+def test_a_model_without_a_reference_is_unverified_and_tells_what_computes_it(
+    start_worker: StartWorker, tmp_path: Path
+) -> None:
+    (tmp_path / "model").mkdir()
+    record = verify_folder(tmp_path / "model", start_worker({}), {}).record
+    assert record is not None
+    assert (record["result"], record["engine"], record["worker_dtype"]) == ("unverified", "fake", "float32")
+    assert "ConnectError" in verify_folder(tmp_path / "model", "http://127.0.0.1:1", {}).broke

@@ -225,23 +225,6 @@ def test_a_deployment_is_waited_for_until_it_has_the_workers_that_it_needs(works
     assert chat(workspace).wait("blue", 0).status is DeploymentStatus.IDLE
 
 
-def test_all_healthy_workers_are_verified_again(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = deployed(workspace, "blue", HEALTHY, port=4000, verification={"result": "verified"})
-    workspace.records.deployments.update(one.with_worker(replace(one, number=1, port=4001)))
-    waits: list[int | None] = []
-
-    def wait(handle: EndpointHandle, name: str, timeout_s: float, instances: int | None = None) -> Any:
-        waits.append(instances)
-        return workspace.deployments.get("chat", name)
-
-    monkeypatch.setattr(EndpointHandle, "wait", wait)
-    chat(workspace).verify()
-    assert [worker.status for worker in workspace.deployments.get("chat", "blue").workers] == [
-        DeploymentStatus.VERIFYING
-    ] * 2
-    assert waits == [2]
-
-
 def ends(workspace: Workspace, name: str = "blue") -> float | None:
     """In how many hours a deployment's lease ends."""
     expires_at = workspace.deployments.get("chat", name).expires_at

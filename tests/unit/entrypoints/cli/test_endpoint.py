@@ -18,13 +18,14 @@ from mafunzo.control.workspace.endpoints import EndpointHandle
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Rollout, ServedModel, Supervision
 from mafunzo.entities.rate_limit import DayUsage, RateLimit
 from mafunzo.entities.scale import Scale
+from mafunzo.entities.verification import Proof, ProofResult
 from mafunzo.entrypoints.http.auth import endpoints_key
 from mafunzo.entrypoints.terminal.output import moment_text
 from tests.support.command_line import Shell
 from tests.unit.entities.test_mirror import comparison
 
 AT = datetime(2026, 1, 2, 10, tzinfo=UTC)
-PROOF = {"result": "equal", "rows": 3, "tokens": 40, "details": [1, 2]}
+PROOF = {"result": "verified", "rows": 3, "tokens": 40, "details": [1, 2]}
 
 
 @pytest.fixture
@@ -71,7 +72,8 @@ def test_an_endpoint_is_shown_with_the_proof_of_each_deployment(shell: Shell, en
     assert ["traffic", "blue=100"] in words
     assert ["port", "9001"] in words
     assert ["error", "It", "was", "too", "slow."] in words
-    assert "  result equal, rows 3, tokens 40" in lines
+    assert ["blue", "none", "verified", "not", "known", "not", "known", "3", "not", "known", "not", "known"] in words
+    assert lines[-1] == "green: It was too slow. a: 1"
 
 
 def test_in_json_a_deployments_inner_facts_are_its_properties(shell: Shell, endpoint: str) -> None:
@@ -79,6 +81,7 @@ def test_in_json_a_deployments_inner_facts_are_its_properties(shell: Shell, endp
     assert body["endpoint"]["traffic_percent"] == {"blue": 100}
     blue, green = body["deployments"]
     assert (blue["name"], blue["verification"], green["error"]["message"]) == ("blue", PROOF, "It was too slow.")
+    assert [(one["worker"], one["result"]) for one in body["proofs"]] == [("blue", "verified"), ("green", "failed")]
     assert set(blue["properties"]) == {"base_artifact", "supervision"}
     assert "supervision" not in blue
 
@@ -149,15 +152,47 @@ def test_logs_are_printed_by_deployment_with_why_one_failed(shell: Shell, endpoi
     assert list(json.loads(shell("endpoint", "logs", endpoint, "--json"))) == ["blue", "green"]
 
 
+def proven(endpoint: str, monkeypatch: pytest.MonkeyPatch, result: ProofResult, why: str = "") -> None:
+    """Have each verification of the endpoint end with one row."""
+    proof = Proof("blue", "blue", "red", "red:1", result, why, rows=3, exact_rows=3)
+    monkeypatch.setattr(EndpointHandle, "verify", lambda handle, deployment: [replace(proof, model=str(deployment))])
+
+
 def test_a_proof_is_made_again(shell: Shell, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(EndpointHandle, "verify", lambda handle, deployment: {deployment or "blue": PROOF})
-    assert shell("endpoint", "verify", endpoint) == "blue\n  result equal, rows 3, tokens 40\n"
-    assert json.loads(shell("endpoint", "verify", endpoint, "--deployment", "green", "--json")) == {"green": PROOF}
+    proven(endpoint, monkeypatch, ProofResult.VERIFIED)
+    header, row = shell("endpoint", "verify", endpoint).splitlines()
+    assert header.split()[:4] == ["worker", "adapter", "result", "engine"]
+    assert row.split()[:3] == ["blue", "red", "verified"]
+    [told] = json.loads(shell("endpoint", "verify", endpoint, "--deployment", "green", "--json"))
+    assert (told["adapter"], told["model"], told["result"], told["has_passed"]) == ("red", "green", "verified", True)
 
 
-def test_a_deployment_that_is_not_healthy_is_not_proven_again(shell: Shell, endpoint: str) -> None:
-    told = shell("endpoint", "verify", endpoint, "--deployment", "green", code=3)
-    assert told == "error: Deployment chat/green is failed, so it can't be asked.\n"
+def test_a_model_that_has_nothing_to_be_held_against_is_no_failure(
+    shell: Shell, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proven(endpoint, monkeypatch, ProofResult.UNVERIFIED, "It wasn't tuned here.")
+    assert shell("endpoint", "verify", endpoint).splitlines()[-1] == "blue, adapter red: It wasn't tuned here."
+
+
+@pytest.mark.parametrize("result", [ProofResult.REFUSED, ProofResult.FAILED])
+def test_the_exit_code_says_that_not_all_have_passed(
+    shell: Shell, endpoint: str, monkeypatch: pytest.MonkeyPatch, result: ProofResult
+) -> None:
+    proven(endpoint, monkeypatch, result, "BOS: it is left out.")
+    told = shell("endpoint", "verify", endpoint, code=1)
+    assert told.splitlines()[-1] == "blue, adapter red: BOS: it is left out."
+    assert json.loads(shell("endpoint", "verify", endpoint, "--json", code=1))[0]["why"] == "BOS: it is left out."
+
+
+def test_a_lower_precision_is_deployed_with_its_cost(
+    shell: Shell, endpoint: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proof = PROOF | {"worker_dtype": "bfloat16", "dtype": "float32", "perplexity_ratio": 1.0213}
+    blue = workspace.deployments.get("chat", "blue")
+    workspace.records.deployments.update(replace(blue, verification=proof))
+    monkeypatch.setattr(Workspace, "deploy", lambda self, model, **options: self.endpoints.get("chat"))
+    told = shell("deploy", "m:1", "--endpoint", "chat", "--deployment", "blue").splitlines()
+    assert "It computes in bfloat16: perplexity +2.13% against float32, on the held-out conversations." in told
 
 
 def test_a_request_is_sent_as_it_is(
@@ -272,7 +307,7 @@ def test_a_model_is_deployed_as_the_options_say(
     told = shell("deploy", "m:1", "--endpoint", "chat", "--deployment", "blue", "--traffic", "30", "--timeout", "5")
     assert told.splitlines() == [
         "chat/blue serves m:1 at http://127.0.0.1:8080/v1 (model name: chat)",
-        "  result equal, rows 3, tokens 40",
+        "  result verified, rows 3, tokens 40",
         "Its key: mafunzo endpoint keys chat. Talk to it: mafunzo endpoint chat chat",
     ]
     body = json.loads(shell("deploy", "m", "--endpoint", "chat", "--deployment", "green", "--json"))
@@ -458,7 +493,7 @@ def test_an_update_is_made_and_shown(
 
     monkeypatch.setattr(Deployments, "update", update)
     told = shell("endpoint", "update", endpoint, "m:2", "--deployment", "blue", "--timeout", "5")
-    assert told == "chat/blue serves m:2\n  result equal, rows 3, tokens 40\n"
+    assert told == "chat/blue serves m:2\n  result verified, rows 3, tokens 40\n"
     assert calls == [(endpoint, "blue", "m:2", 5.0)]
     rollout = Rollout(ServedModel("m:2", "sha256:2"), blue.served)
     for error, text in ((None, "from m:1 to m:2, going on"), ({"message": "No."}, "to m:2 was taken back: No.")):
