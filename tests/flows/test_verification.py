@@ -4,6 +4,7 @@ What the workers are held against is computed by plain transformers and peft.
 """
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from starlette.testclient import TestClient
 
 from mafunzo.compute.components.tiny_model import make
+from mafunzo.compute.inference import loading
 from mafunzo.compute.inference.http.app import make_app
 from mafunzo.compute.inference.http.service import Service
 from mafunzo.compute.inference.loading import load_model
@@ -230,7 +232,8 @@ def check_good(record: Mapping[str, Any] | None) -> None:
     assert record["is_told_from_base"], "the comparison can tell the tuned model from its base"
     assert record["tuning_share"] == pytest.approx(1.0, abs=0.01)
     assert record["largest_difference"] < record["tolerance"]
-    assert record["rows"] == 3
+    assert record["rows"] == record["exact_rows"] == 3
+    assert record["greedy_equal"] == record["greedy_positions"] > 0
 
 
 def check_refused(faults: Sequence[str], case: Case) -> None:
@@ -260,6 +263,21 @@ def test_a_good_package_is_proven(verdict: Callable[[str], Verdict], name: str) 
     proof = verdict(name)
     assert (proof.faults, proof.broke) == ((), "")
     check_good(proof.record)
+
+
+@pytest.mark.parametrize("name", ["good-merged", "good-adapter"])
+def test_a_worker_in_a_lower_precision_is_proven_and_states_its_cost(
+    verdict: Callable[[str], Verdict], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "serving_dtype", lambda folder, device: torch.bfloat16)
+    proof = verdict(name)
+    assert (proof.faults, proof.broke) == ((), "")
+    assert proof.record is not None
+    check_good(proof.record)
+    assert (proof.record["worker_dtype"], proof.record["dtype"]) == ("bfloat16", "float32")
+    assert proof.record["largest_difference"] > 1e-4, "rounding to bfloat16 shows"
+    assert proof.record["perplexity_ratio"] == pytest.approx(math.exp(-proof.record["signed_mean_difference"]))
+    assert proof.record["perplexity_ratio"] == pytest.approx(1.0, abs=0.01)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in DEPLOYED])

@@ -72,6 +72,11 @@ def test_vllm_serves_a_model_with_adapters_and_is_replaced_when_it_dies(
     added = workspace.adapters.add("chat", "red", "red", timeout_s=LIMIT_S)
     assert (added.status, (added.verification or {})["result"]) == (AdapterStatus.LIVE, "verified")
 
+    proofs = [(proof.adapter, str(proof.result), proof.engine) for proof in handle.verify()]
+    assert proofs == [(None, "unverified", "vllm"), ("red", "verified", "vllm")]
+    red = handle.proofs()[1]
+    assert red.greedy_positions and red.greedy_equal == red.greedy_positions
+
     base = packages["base"]
     expected = {"chat": solo(base, base), "chat:red": solo(packages["red"], base)}
     client = openai.OpenAI(base_url=handle.url, api_key=handle.keys[0], max_retries=0)

@@ -155,7 +155,7 @@ def show(name: str = NAME, as_json: bool = AS_JSON) -> None:
         if d.replicas or not d.scale.is_fixed:
             print_facts({each.worker: _worker_words(each) for each in d.workers})
     if proofs := handle.proofs():
-        print_proofs(proofs)
+        print_proofs(proofs, has_times=True)
 
 
 @app.command()

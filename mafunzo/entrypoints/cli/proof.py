@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from mafunzo.entities.verification import Proof, is_lower_precision
@@ -15,20 +16,21 @@ COLUMNS = (
     "engine",
     "dtype",
     "rows",
-    "ids equal",
-    "log-prob. differ",
-    "on average",
+    "ids",
+    "logprob diff",
+    "mean",
     "allowed",
-    "greedy equal",
+    "greedy",
     "quality",
 )
 NOT_KNOWN = "not known"
 
 
-def print_proofs(proofs: Iterable[Proof]) -> None:
-    """Print a table, and below it why a row says what it says."""
+def print_proofs(proofs: Iterable[Proof], has_times: bool = False) -> None:
+    """Print a table, on request with the time of each row, and below it why a row says what it says."""
     proofs = list(proofs)
-    print_table(COLUMNS, map(_row, proofs), "No worker was compared.")
+    columns = (*COLUMNS, "checked") if has_times else COLUMNS
+    print_table(columns, (_row(proof)[: len(columns)] for proof in proofs), "No worker was compared.")
     for proof in proofs:
         if proof.why:
             print(printable(f"{_name(proof)}: {proof.why}"))
@@ -52,8 +54,7 @@ def _name(proof: Proof) -> str:
 
 
 def _row(proof: Proof) -> tuple[Any, ...]:
-    mean = None if proof.mean_tolerance is None else f"mean {proof.mean_tolerance:g}"
-    allowed = [text for text in (_number(proof.tolerance), mean) if text]
+    tolerances = (proof.tolerance, proof.mean_tolerance)
     return (
         proof.worker,
         proof.adapter or "none",
@@ -64,9 +65,10 @@ def _row(proof: Proof) -> tuple[Any, ...]:
         _share(proof, proof.exact_rows, proof.rows),
         _number(proof.largest_difference),
         _number(proof.mean_difference),
-        ", ".join(allowed),
+        " / ".join(f"{bound:g}" for bound in tolerances if bound is not None),
         _share(proof, proof.greedy_equal, proof.greedy_positions),
         quality_words(proof),
+        None if proof.checked_at is None else datetime.fromisoformat(proof.checked_at),
     )
 
 

@@ -1,11 +1,13 @@
 """How the table of proofs reads."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
 from mafunzo.entities.verification import Proof, ProofResult
 from mafunzo.entrypoints.cli.proof import COLUMNS, print_proofs, proof_facts, quality_words
+from mafunzo.entrypoints.terminal.output import moment_text
 
 PROOF = Proof(
     "blue",
@@ -27,9 +29,7 @@ PROOF = Proof(
     greedy_equal=29,
     perplexity_ratio=1.0021,
 )
-KNOWN = (
-    "blue#2 red verified torch bfloat16 4 4 of 4 0.51 0.041 1.5, mean 0.15 29 of 30 perplexity +0.21% against float32"
-)
+KNOWN = "blue#2 red verified torch bfloat16 4 4 of 4 0.51 0.041 1.5 / 0.15 29 of 30 perplexity +0.21% against float32"
 
 
 def printed(proof: Proof, capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -43,12 +43,12 @@ def printed(proof: Proof, capsys: pytest.CaptureFixture[str]) -> list[str]:
         pytest.param({}, KNOWN, id="all"),
         pytest.param(
             {"greedy_positions": None, "greedy_equal": None, "dtype": "float32", "perplexity_ratio": None},
-            "blue#2 red verified torch float32 4 4 of 4 0.51 0.041 1.5, mean 0.15 not known",
+            "blue#2 red verified torch float32 4 4 of 4 0.51 0.041 1.5 / 0.15 not known",
             id="a package from before, in the precision of its evaluation",
         ),
         pytest.param(
             {"perplexity_ratio": None},
-            "blue#2 red verified torch bfloat16 4 4 of 4 0.51 0.041 1.5, mean 0.15 29 of 30 perplexity not known against float32",
+            "blue#2 red verified torch bfloat16 4 4 of 4 0.51 0.041 1.5 / 0.15 29 of 30 perplexity not known against float32",
             id="a lower precision whose cost isn't known",
         ),
     ],
@@ -63,6 +63,14 @@ def test_what_was_not_compared_has_no_numbers_and_says_why(capsys: pytest.Captur
     failed = Proof("blue", "blue", None, "m:1", ProofResult.FAILED, "Its worker is idle.")
     _, row, why = printed(failed, capsys)
     assert (row, why) == ("blue none failed", "blue: Its worker is idle.")
+
+
+def test_a_row_tells_its_time_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    checked = datetime(2026, 1, 2, 10, tzinfo=UTC)
+    print_proofs([replace(PROOF, checked_at=checked.isoformat())], has_times=True)
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split()[-1] == "checked"
+    assert row.endswith(moment_text(checked))
 
 
 def test_a_precision_that_is_not_lower_costs_nothing() -> None:
