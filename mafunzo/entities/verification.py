@@ -25,7 +25,8 @@ class ProofResult(StrEnum):
 class Proof:
     """What a worker of a deployment answered, for its own model or for one adapter, beside what evaluation wrote down.
 
-    why: what differs, or why nothing could be compared. checked_at: ISO 8601. dtype: what the worker computes in;
+    why: what differs, or why nothing could be compared. checked_at: ISO 8601. stored: how the package has the weights: adapter,
+    merge (an adapter was merged into them), or weights. dtype: what the worker computes in;
     reference_dtype: what evaluation did. rows: held-out conversations; exact_rows: those with equal token ids.
     tolerance, mean_tolerance: what the largest, and the mean, difference of a log-probability may be.
     greedy_positions: tokens of the answers; greedy_equal: those where the likeliest token is the same. perplexity_ratio: of
@@ -53,6 +54,7 @@ class Proof:
     greedy_positions: int | None = None
     greedy_equal: int | None = None
     perplexity_ratio: float | None = None
+    stored: str | None = None
 
     @property
     def has_passed(self) -> bool:
@@ -72,6 +74,7 @@ _COMPARED = (
     "greedy_positions",
     "greedy_equal",
     "perplexity_ratio",
+    "stored",
     "checked_at",
 )
 

@@ -56,7 +56,7 @@ def test_each_model_adapter_and_engine_has_its_row_and_one_that_differs_hides_no
                 ("merged", None): "verified",
             }
             verified = [proof for proof in told if proof.result == "verified"]
-            assert [proof.engine for proof in verified] == ["torch", "openvino"]
+            assert [(proof.stored, proof.engine) for proof in verified] == [("adapter", "torch"), ("merge", "openvino")]
             for proof in verified:
                 assert (proof.dtype, proof.reference_dtype) == ("float32", "float32")
                 assert (proof.rows, proof.exact_rows) == (3, 3)

@@ -45,20 +45,20 @@ def verify_folder(
         reference = read_reference(folder)
         client = httpx.Client(timeout=timeout_s, trust_env=False, headers=headers)
         if reference is None:
-            return _unverified(url, client, model)
+            return _unverified(url, how_stored(folder), client, model)
         return verify(url, reference, how_stored(folder), client, model=model)
     except MafunzoError as error:
         return refused(error.message, *error.faults)
 
 
-def _unverified(url: str, client: httpx.Client, model: str | None) -> Verdict:
+def _unverified(url: str, stored: Weights, client: httpx.Client, model: str | None) -> Verdict:
     with client as http:
         try:
             facts, _ = _facts(_Worker.of(http, url, model))
         except httpx.TransportError as error:
             return Verdict(broke=f"{type(error).__name__}: {error}")
     reason = "The model wasn't tuned here: there is nothing to compare with."
-    return Verdict(record={"result": ProofResult.UNVERIFIED.value, "reason": reason, **facts.record})
+    return Verdict(record={"result": ProofResult.UNVERIFIED.value, "reason": reason, "stored": stored, **facts.record})
 
 
 def refused(*faults: str) -> Verdict:
@@ -91,7 +91,9 @@ def verify(
     faults += [*token_faults, *weight_faults]
     result = ProofResult.REFUSED if faults else ProofResult.VERIFIED
     compared = (
-        _record(reference, facts, exact_rows) | _distance_record(reference, facts, distance) | _greedy_record(greedy)
+        _record(reference, stored, facts, exact_rows)
+        | _distance_record(reference, facts, distance)
+        | _greedy_record(greedy)
     )
     return Verdict(tuple(faults), compared | {"result": result.value, "faults": faults})
 
@@ -361,8 +363,9 @@ def _where(worker: _Worker, reference: Reference, difference: Difference) -> str
     )
 
 
-def _record(reference: Reference, facts: _Facts, exact_rows: int) -> dict[str, Any]:
+def _record(reference: Reference, stored: Weights, facts: _Facts, exact_rows: int) -> dict[str, Any]:
     return {
+        "stored": stored,
         **facts.record,
         "dtype": reference.dtype,
         "rows": len(reference.rows),

@@ -13,6 +13,7 @@ COLUMNS = (
     "worker",
     "adapter",
     "result",
+    "weights",
     "engine",
     "dtype",
     "rows",
@@ -24,6 +25,7 @@ COLUMNS = (
     "quality",
 )
 NOT_KNOWN = "not known"
+WEIGHTS = {"adapter": "adapter", "merge": "merged", "weights": "whole"}
 
 
 def print_proofs(proofs: Iterable[Proof], has_times: bool = False) -> None:
@@ -59,6 +61,7 @@ def _row(proof: Proof) -> tuple[Any, ...]:
         proof.worker,
         proof.adapter or "none",
         proof.result,
+        WEIGHTS.get(proof.stored or ""),
         proof.engine or (NOT_KNOWN if proof.rows else ""),
         proof.dtype or (NOT_KNOWN if proof.rows else ""),
         proof.rows,

@@ -11,6 +11,7 @@ from mafunzo.entities.verification import Proof, ProofResult, is_lower_precision
 
 VERIFIED: dict[str, Any] = {
     "result": "verified",
+    "stored": "merge",
     "faults": [],
     "engine": "torch",
     "worker_dtype": "bfloat16",
@@ -75,6 +76,7 @@ def test_a_row_has_all_that_was_compared() -> None:
         30,
         29,
         1.002,
+        "merge",
     )
     assert proof_of(BLUE, None, VERIFIED) == expected
     assert expected.has_passed

@@ -162,7 +162,7 @@ def compared(settings: dict[str, Any], against: Reference | None = None) -> Mapp
 def test_what_computed_it_and_how_greedy_decoding_agrees_are_recorded() -> None:
     record = compared({})
     assert (record["engine"], record["worker_dtype"], record["dtype"]) == ("fake", "float32", "float32")
-    assert (record["rows"], record["exact_rows"]) == (2, 2)
+    assert (record["stored"], record["rows"], record["exact_rows"]) == ("merge", 2, 2)
     assert record["greedy_positions"] == record["greedy_equal"] == 2 * len(b"answer\2")
     assert record["signed_mean_difference"] == 0
     assert "perplexity_ratio" not in record, "no precision was lowered"
@@ -214,4 +214,5 @@ def test_a_model_without_a_reference_is_unverified_and_tells_what_computes_it(
     record = verify_folder(tmp_path / "model", start_worker({}), {}).record
     assert record is not None
     assert (record["result"], record["engine"], record["worker_dtype"]) == ("unverified", "fake", "float32")
+    assert record["stored"] == "weights"
     assert "ConnectError" in verify_folder(tmp_path / "model", "http://127.0.0.1:1", {}).broke

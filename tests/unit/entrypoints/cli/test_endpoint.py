@@ -161,7 +161,7 @@ def proven(endpoint: str, monkeypatch: pytest.MonkeyPatch, result: ProofResult, 
 def test_a_proof_is_made_again(shell: Shell, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     proven(endpoint, monkeypatch, ProofResult.VERIFIED)
     header, row = shell("endpoint", "verify", endpoint).splitlines()
-    assert header.split()[:4] == ["worker", "adapter", "result", "engine"]
+    assert header.split()[:5] == ["worker", "adapter", "result", "weights", "engine"]
     assert row.split()[:3] == ["blue", "red", "verified"]
     [told] = json.loads(shell("endpoint", "verify", endpoint, "--deployment", "green", "--json"))
     assert (told["adapter"], told["model"], told["result"], told["has_passed"]) == ("red", "green", "verified", True)

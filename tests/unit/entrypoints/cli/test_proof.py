@@ -28,8 +28,9 @@ PROOF = Proof(
     greedy_positions=30,
     greedy_equal=29,
     perplexity_ratio=1.0021,
+    stored="adapter",
 )
-KNOWN = "blue#2 red verified torch bfloat16 4 4 of 4 0.51 0.041 1.5 / 0.15 29 of 30 perplexity +0.21% against float32"
+KNOWN = "blue#2 red verified adapter torch bfloat16 4 4 of 4 0.51 0.041 1.5 / 0.15 29 of 30 perplexity +0.21% against float32"
 
 
 def printed(proof: Proof, capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -43,12 +44,12 @@ def printed(proof: Proof, capsys: pytest.CaptureFixture[str]) -> list[str]:
         pytest.param({}, KNOWN, id="all"),
         pytest.param(
             {"greedy_positions": None, "greedy_equal": None, "dtype": "float32", "perplexity_ratio": None},
-            "blue#2 red verified torch float32 4 4 of 4 0.51 0.041 1.5 / 0.15 not known",
+            "blue#2 red verified adapter torch float32 4 4 of 4 0.51 0.041 1.5 / 0.15 not known",
             id="a package from before, in the precision of its evaluation",
         ),
         pytest.param(
             {"perplexity_ratio": None},
-            "blue#2 red verified torch bfloat16 4 4 of 4 0.51 0.041 1.5 / 0.15 29 of 30 perplexity not known against float32",
+            "blue#2 red verified adapter torch bfloat16 4 4 of 4 0.51 0.041 1.5 / 0.15 29 of 30 perplexity not known against float32",
             id="a lower precision whose cost isn't known",
         ),
     ],
