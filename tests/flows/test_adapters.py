@@ -19,7 +19,7 @@ from mafunzo.compute.inference.http.service import Service
 from mafunzo.compute.inference.loading import load_model
 from mafunzo.compute.inference.request import GenerationRequest
 from mafunzo.control.launcher.local import LocalLauncher, Running
-from mafunzo.control.serving.worker_folder import worker_folder
+from mafunzo.control.serving.worker_folder import adapter_folder_of, worker_folder
 from mafunzo.entities.adapter import AdapterStatus
 from mafunzo.entities.conversation import Conversation, Message
 from mafunzo.entities.endpoint import DeploymentStatus
@@ -40,6 +40,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for seed, name in enumerate(("red", "blue"), 1):
         tune(base, root / name / "tuned", seed, std=0.3)
         made[name] = package(root / name, base, root / name / "tuned", is_merged=False)
+    made["merged"] = package(root / "merged", base, root / "red" / "tuned", is_merged=True)
     return made
 
 
@@ -88,6 +89,38 @@ def spoiled(folder: Path, to: Path) -> Path:
     return to
 
 
+def spoil_on_worker(workspace: Workspace, adapter: str) -> None:
+    """Have a worker's copy of an adapter's package say that the base was evaluated."""
+    worker = workspace.deployments.get("chat", "default")
+    file = adapter_folder_of(workspace.home, worker, worker.adapters[adapter].artifact) / "serving_reference.json"
+    body = json.loads(file.read_text())
+    for row in body["rows"]:
+        row["logprobs"] = row["base_logprobs"]
+    file.unlink()  # the store's own file is linked here
+    file.write_text(json.dumps(body))
+
+
+def check_proofs(workspace: Workspace) -> None:
+    """Each model, adapter and engine has its row; one that differs hides no other, and is proven again from the store."""
+    handle = workspace.endpoints.get("chat")
+    spoil_on_worker(workspace, "blue")
+    proofs = handle.verify()
+    assert [(proof.deployment, proof.adapter, str(proof.result), proof.stored, proof.engine) for proof in proofs] == [
+        ("default", None, "unverified", "weights", "torch"),
+        ("default", "blue", "refused", "adapter", "torch"),
+        ("default", "red", "verified", "adapter", "torch"),
+        ("merged", None, "verified", "merge", "openvino"),
+    ]
+    for proof in proofs[2:]:
+        assert (proof.dtype, proof.reference_dtype, proof.perplexity_ratio) == ("float32", "float32", None)
+        assert (proof.rows, proof.exact_rows) == (3, 3)
+        assert proof.largest_difference is not None and proof.largest_difference < 1e-3
+        assert proof.greedy_positions and proof.greedy_equal == proof.greedy_positions
+    until(lambda: workspace.deployments.get("chat", "default").adapter_status("blue") is AdapterStatus.LIVE)
+    assert [str(proof.result) for proof in handle.proofs()] == ["unverified", "verified", "verified", "verified"]
+    assert all(proof.has_passed for proof in handle.verify())
+
+
 def test_two_adapters_answer_beside_their_base_as_alone_and_are_there_after_a_kill(
     workspace: Workspace, packages: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -96,6 +129,9 @@ def test_two_adapters_answer_beside_their_base_as_alone_and_are_there_after_a_ki
         added = workspace.adapters.add("chat", name, name, timeout_s=LIMIT_S)
         assert (added.status, (added.verification or {})["result"]) == (AdapterStatus.LIVE, "verified")
     assert workspace.deployments.get("chat", "default").attempt == 1, "without a restart"
+    workspace.deploy("merged", endpoint="chat", deployment="merged", engine="openvino", timeout_s=LIMIT_S)
+    check_proofs(workspace)
+    handle.delete_deployment("merged")
 
     base = packages["base"]
     expected = {"chat": solo(base, base)} | {f"chat:{name}": solo(packages[name], base) for name in ("red", "blue")}
