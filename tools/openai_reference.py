@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from mafunzo.compute.inference.block_pool import SHARE_TOKENS
 from mafunzo.errors import InvalidParameter
 from mafunzo.protocol import chat, completions, response_item, response_request
 from mafunzo.protocol.field import Unsupported
@@ -95,6 +96,20 @@ kept](../howto/use-the-responses-api.md).
 | `GET /v1/responses/ID/input_items` | {INPUT_ITEMS} |
 | `DELETE /v1/responses/ID` | deletes it |
 """
+CACHE = f"""## What is kept of prompts
+
+A worker keeps what it has computed of prompts and answers while there is room. A prompt that begins like one of them is
+computed from there on only, so that its first token comes sooner; `usage` tells how many tokens were found
+(`prompt_tokens_details.cached_tokens`). With the engines `torch` and `openvino` these are a multiple of {SHARE_TOKENS},
+and never the prompt's last token; with `vllm`, whole blocks of vLLM's. Nothing is shared between adapters, nor between an
+adapter and its base.
+
+That tells a caller something of others: whoever sends the beginning of another's prompt learns that it was sent. He
+learns it of {SHARE_TOKENS} tokens at once, all of which he must have right, never of one token alone. So free text can't
+be found out word by word. What has few possible values in a text that is otherwise known (a PIN in a form letter) can be
+tried out all the same. Callers who must learn nothing of one another send a `cache_salt` each: prompts of different
+salts, or of one and of none, share nothing.
+"""
 TALK = {"messages": [{"role": "user", "content": "Hi"}]}
 TOOL = {"type": "function", "function": {"name": "add"}}
 READ_CHAT, READ_COMPLETION = chat.chat_request_from_dict, completions.completion_request_from_dict
@@ -133,7 +148,7 @@ def openai_page() -> str:
         lines += [f"| `{name}` | {effect} |" for name, effect in effects.items()]
         lines += ["", f"Taken without an effect: {', '.join(f'`{name}`' for name in ignored)}.", ""]
         lines += ["| refused | why | taken all the same |", "|---|---|---|", *_refusals(unsupported), ""]
-    lines += [STORED, "## Values that are refused", "", "| | error |", "|---|---|"]
+    lines += [STORED, CACHE, "## Values that are refused", "", "| | error |", "|---|---|"]
     lines += [f"| {what} | {_refusal(read, body)} |" for what, read, body in REFUSED_VALUES]
     lines += [
         "",

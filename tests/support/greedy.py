@@ -3,7 +3,7 @@
 import torch
 from transformers import PreTrainedModel
 
-from mafunzo.compute.inference.block_pool import BlockPool
+from mafunzo.compute.inference.block_pool import BLOCK_TOKENS, BlockPool
 from mafunzo.compute.inference.executor import Executor
 from tests.support.row_runner import RowRunner
 from tests.support.tiny_network import VOCABULARY
@@ -53,6 +53,24 @@ def batched_greedy(
         runner.free(done)
         running = [id for id in running if id not in done]
     return replies
+
+
+def copied_greedy(executor: Executor, first: list[int], other: list[int], common: int) -> list[list[int]]:
+    """Answer two prompts whose first `common` tokens are the same, the last of them within a block: the second shares the full
+    blocks, has a copy of the next, and both go on together."""
+    runner = RowRunner(executor)
+    replies = [[int(runner.run({0: first})[0][-1].argmax())], list[int]()]
+    shared, [source] = (runner.tables[0][: common // BLOCK_TOKENS], runner.tables[0][common // BLOCK_TOKENS :][:1])
+    runner.pool.share(shared)
+    [target] = runner.pool.take(1)
+    executor.copy_blocks([(source, target)])
+    runner.tables[1], runner.lengths[1] = (*shared, target), common
+    tokens = {0: replies[0], 1: other[common:]}
+    while len(replies[1]) < STEPS:
+        for id, row in runner.run(tokens).items():
+            replies[id].append(int(row[-1].argmax()))
+        tokens = {id: reply[-1:] for id, reply in enumerate(replies)}
+    return [reply[:STEPS] for reply in replies]
 
 
 def scattered(blocks: int) -> BlockPool:

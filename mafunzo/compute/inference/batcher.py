@@ -23,7 +23,8 @@ one more whenever the last is full:
     blocks  [  0  ] [  7  ] [  8  ]
 
 A sequence *decodes* where all tokens but its last are computed. A prompt whose beginning is in the pool, since another one had
-the same, shares those blocks and is read from there on; its last token is always computed, for its logits choose the next.
+the same, shares those blocks, has a copy of the tokens after them (`Prefix`), and is read from there on; its last token is
+always computed, for its logits choose the next.
 
 Invariants:
 - `running` is in order of admission; at most one sequence is in the middle of its prompt, and it is the newest.
@@ -40,7 +41,15 @@ from collections.abc import Mapping
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, replace
 
-from mafunzo.compute.inference.block_pool import BLOCK_TOKENS, BlockPool, block_count, block_keys
+from mafunzo.compute.inference.block_pool import (
+    BLOCK_TOKENS,
+    KEYS_PER_BLOCK,
+    SHARE_TOKENS,
+    BlockPool,
+    Prefix,
+    block_count,
+    prefix_keys,
+)
 
 
 @dataclass(frozen=True)
@@ -59,8 +68,8 @@ class Limits:
 class Sequence:
     """length: tokens that are known. computed: tokens whose keys and values are in `blocks`.
 
-    keys: of its full blocks, as far as they are known. root: what its first block's key begins with. may_share: whether what is
-    in the pool already needn't be computed; not where the logits of the whole prompt are wanted.
+    keys: of its prefixes (`prefix_keys`), as far as they are known. root: what the first of them begins with.
+    may_share: whether what is in the pool already needn't be computed; not where the logits of the whole prompt are wanted.
     """
 
     id: int
@@ -95,16 +104,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Step:
-    """What comes next. `preempted` go back to the queue, the newest first; `admitted` leave it, each sharing `prefixes[id]`."""
+    """What comes next. `preempted` go back to the queue, the newest first; `admitted` leave it, each with `prefixes[id]`."""
 
     parts: tuple[Part, ...] = ()
     preempted: tuple[int, ...] = ()
     admitted: tuple[int, ...] = ()
-    prefixes: Mapping[int, tuple[int, ...]] | None = None
+    prefixes: Mapping[int, Prefix] | None = None
 
-    def prefix(self, id: int) -> tuple[int, ...]:
-        """Return the blocks that an admitted sequence shares."""
-        return (self.prefixes or {}).get(id, ())
+    def prefix(self, id: int) -> Prefix:
+        """Return what needn't be computed of an admitted sequence."""
+        return (self.prefixes or {}).get(id, Prefix())
 
 
 def decide(state: State, pool: BlockPool, limits: Limits) -> Step:
@@ -119,9 +128,9 @@ def decide(state: State, pool: BlockPool, limits: Limits) -> Step:
     admitted: list[int] = []
     prefixes = {}
     for head in state.waiting if not preempted else ():
-        prefix = pool.match(head.keys[: (head.length - 1) // BLOCK_TOKENS]) if head.may_share else ()
-        pending = head.length - len(prefix) * BLOCK_TOKENS
-        needed = block_count(head.length) - sum(pool.references(block) > 0 for block in prefix)
+        prefix = pool.match(head.keys[: (head.length - 1) // SHARE_TOKENS]) if head.may_share else Prefix()
+        pending = head.length - prefix.tokens
+        needed = block_count(head.length) - sum(pool.references(block) > 0 for block in prefix.blocks)
         if not _is_admissible(len(parts), pending, needed, budget, available, limits):
             break  # and nobody else: a short one behind doesn't overtake a long one
         count = min(pending, budget)
@@ -147,9 +156,27 @@ def begin(state: State, pool: BlockPool, step: Step) -> State:
     for id in step.admitted:
         sequence = waiting.pop(0)
         prefix = step.prefix(id)
-        pool.share(prefix)
-        running.append(replace(sequence, computed=len(prefix) * BLOCK_TOKENS, blocks=prefix))
+        pool.share(prefix.blocks)
+        if prefix.source is not None:
+            pool.renew(prefix.source)
+        running.append(replace(sequence, computed=prefix.tokens, blocks=prefix.blocks))
     return State(tuple(waiting), tuple(_grown(sequence, pool) for sequence in running))
+
+
+def copies(state: State, step: Step) -> dict[int, tuple[int, int]]:
+    """Return, for the state that `begin` returned, from which block to which is copied for each sequence, by its id.
+
+    They are made all at once, before the step writes anything. A source isn't held meanwhile, so that copying never needs more
+    room than computing: where room is short it is taken from the pool in `begin`, perhaps as the target of a copy, even of
+    its own. What is in it is still the same then.
+    """
+    tables = {sequence.id: sequence.blocks for sequence in state.running}
+    prefixes = {id: step.prefix(id) for id in step.admitted}
+    return {
+        id: (prefix.source, tables[id][len(prefix.blocks)])
+        for id, prefix in prefixes.items()
+        if prefix.source is not None
+    }
 
 
 def finish(state: State, pool: BlockPool, step: Step, token_ids: Mapping[int, Tokens[int]]) -> State:
@@ -216,12 +243,13 @@ def _grown(sequence: Sequence, pool: BlockPool) -> Sequence:
 
 def _advanced(sequence: Sequence, pool: BlockPool, count: int, token_ids: Tokens[int]) -> Sequence:
     computed = sequence.computed + count
-    full = computed // BLOCK_TOKENS
+    full = computed // SHARE_TOKENS
     keys = sequence.keys
     if full > len(keys):
-        keys = block_keys(sequence.root, token_ids[: full * BLOCK_TOKENS], keys)
-    for index in range(sequence.computed // BLOCK_TOKENS, full):
-        pool.publish(sequence.blocks[index], keys[index])
+        keys = prefix_keys(sequence.root, token_ids[: full * SHARE_TOKENS], keys)
+    # From the beginning of the block on: where the one that had its first tokens is gone, this one has them.
+    for index in range(sequence.computed // BLOCK_TOKENS * KEYS_PER_BLOCK, full):
+        pool.publish(sequence.blocks[index // KEYS_PER_BLOCK], keys[index])
     # Who has run to the last token chooses another, which is the next to run.
     length = sequence.length + (computed == sequence.length)
     return replace(sequence, computed=computed, length=length, keys=keys)

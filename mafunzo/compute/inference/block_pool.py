@@ -3,13 +3,21 @@
 A block is room for the keys and values of `BLOCK_TOKENS` tokens, in all layers. This is bookkeeping alone: what is in a block
 is the executor's.
 
-*Prefix cache.* What attention stores of a token depends on the tokens before it and on nothing else. So a full block is known
-by a key, the hash of its tokens and of the key of the block before: equal keys mean equal prefixes. A prompt that begins with
-blocks that are here shares them, with a reference each, instead of computing them again.
+*Prefix cache.* What attention stores of a token depends on the tokens before it and on nothing else. So the tokens of a
+sequence have a key every `SHARE_TOKENS`, the hash of these tokens and of the key before: equal keys mean equal prefixes.
+A block is known by the key of its end once it is full, and by those within it:
+
+    keys         a   b   c   d   e   f   g   h   i        (here two tokens a key, and four keys a block)
+    tokens     T T T T T T T T T T T T T T T T T T T
+    blocks    [       3       ][       4       ][  7           3 is known by a, b, c and d; 7 by i
+
+A prompt that begins with full blocks that are here shares them, with a reference each, instead of computing them again. Of
+the next block it may have some keys only: who holds a block may write to what is left of it, so that this one isn't shared,
+but copied to a block of the prompt's own (copy-on-write).
 
     free    nobody's, and nothing worth keeping in it
     held    by one sequence or several: as many references
-    idle    held by none, but its key is known: the first to be taken when no block is free is the one that was left first
+    idle    held by none, but a key of it is known: the first to be taken when no block is free is the one that was left first
 
 *Neighbours.* Attention reads a sequence fastest where its blocks follow one another, so that they are one stretch of memory.
 A new sequence is put where it has `GROWTH_BLOCKS` before it, for the sequence that ends there to grow into:
@@ -23,16 +31,39 @@ That is a preference. Where there is no such place, blocks come from wherever th
 from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 
 BLOCK_TOKENS = 32
 """As OpenVINO's attention has them (`executor_openvino.py`)."""
+SHARE_TOKENS = 8
+"""Prefixes are shared in multiples of so many tokens; `BLOCK_TOKENS` is a multiple of it.
+
+How much of a prompt was found is told to its sender (`cached_tokens`, and the time to the first token). Were it told token by
+token, whoever tries prompts could complete another's one token at a time, by as many tries as the vocabulary has tokens. So he
+has to have the next eight right at once. A least number of tokens alone wouldn't do: beyond it there'd be one at a time again.
+Sixteen would be safer still, but a system prompt of 200 tokens, which is 25 times 8, would be computed from 192 on.
+"""
+KEYS_PER_BLOCK = BLOCK_TOKENS // SHARE_TOKENS
 GROWTH_BLOCKS = 16
 FREE, TAKEN = 1, 0
 
 
+@dataclass(frozen=True)
+class Prefix:
+    """What needn't be computed of a sequence that comes in: `tokens`, from its beginning on.
+
+    blocks: full ones, that it shares. source: the block that the rest is copied from, to the sequence's own next one; None
+    where there is no rest.
+    """
+
+    blocks: tuple[int, ...] = ()
+    source: int | None = None
+    tokens: int = 0
+
+
 class BlockPool:
-    """`size` blocks, numbered from 0. keeps_prefixes: whether full blocks can be shared with later sequences."""
+    """`size` blocks, numbered from 0. keeps_prefixes: whether what is in them can serve later sequences."""
 
     def __init__(self, size: int, keeps_prefixes: bool = True) -> None:
         self.size = size
@@ -41,7 +72,7 @@ class BlockPool:
         self._map = bytearray([FREE]) * size
         self._free_count = size
         self._references: Counter[int] = Counter()
-        self._keys: dict[int, bytes] = {}
+        self._keys: dict[int, list[bytes]] = {}
         self._blocks: dict[bytes, int] = {}
         self._idle: OrderedDict[int, None] = OrderedDict()
 
@@ -59,20 +90,29 @@ class BlockPool:
         """Return how many sequences hold a block."""
         return self._references[block]
 
-    def match(self, keys: Sequence[bytes]) -> tuple[int, ...]:
-        """Return the blocks of the longest prefix of `keys` that is here."""
-        blocks = []
-        for key in keys:
+    def match(self, keys: Sequence[bytes]) -> Prefix:
+        """Return the longest prefix that is here of the tokens that have these keys (`prefix_keys`)."""
+        blocks: list[int] = []
+        for key in keys[KEYS_PER_BLOCK - 1 :: KEYS_PER_BLOCK]:
             if key not in self._blocks:
                 break
             blocks.append(self._blocks[key])
-        return tuple(blocks)
+        first = len(blocks) * KEYS_PER_BLOCK
+        rest = keys[first : first + KEYS_PER_BLOCK]
+        count = next((count for count in range(len(rest), 0, -1) if rest[count - 1] in self._blocks), 0)
+        source = self._blocks[rest[count - 1]] if count else None
+        return Prefix(tuple(blocks), source, (first + count) * SHARE_TOKENS)
 
     def share(self, blocks: Iterable[int]) -> None:
-        """Count one more sequence that holds these blocks, which `match` has returned."""
+        """Count one more sequence that holds these blocks, which are full."""
         for block in blocks:
             self._references[block] += 1
             self._idle.pop(block, None)
+
+    def renew(self, block: int) -> None:
+        """Have an idle block be the last to be taken, as one that was left just now: it has been of use."""
+        if block in self._idle:
+            self._idle.move_to_end(block)
 
     def take(self, count: int, after: int | None = None) -> tuple[int, ...]:
         """Return `count` blocks that were free or idle, which now have one holder; if possible those that follow `after`."""
@@ -87,9 +127,10 @@ class BlockPool:
         return self._hold(self._pieces(count))
 
     def publish(self, block: int, key: bytes) -> None:
-        """Say that a block is full, and by which key it is known. Where another one is known by it, this one isn't."""
+        """Say that a block has the tokens up to this key. Where another one is known by it, this one isn't."""
         if self._keeps_prefixes and key not in self._blocks:
-            self._keys[block], self._blocks[key] = key, block
+            self._keys.setdefault(block, []).append(key)
+            self._blocks[key] = block
 
     def release(self, blocks: Sequence[int]) -> None:
         """Count one sequence less that holds these blocks. The end of a prefix is taken before its beginning."""
@@ -106,7 +147,8 @@ class BlockPool:
 
     def _forget_oldest(self) -> None:
         block, _ = self._idle.popitem(last=False)
-        del self._blocks[self._keys.pop(block)]
+        for key in self._keys.pop(block):
+            del self._blocks[key]
         self._map[block] = FREE
         self._free_count += 1
 
@@ -147,15 +189,15 @@ class BlockPool:
         return tuple(blocks)
 
 
-def block_keys(root: bytes, token_ids: Sequence[int], keys: Sequence[bytes] = ()) -> tuple[bytes, ...]:
-    """Return the keys of the full blocks of a sequence, of which the first `keys` are known.
+def prefix_keys(root: bytes, token_ids: Sequence[int], keys: Sequence[bytes] = ()) -> tuple[bytes, ...]:
+    """Return a sequence's keys, one for each `SHARE_TOKENS` that are full, of which the first `keys` are known.
 
     root: what else decides what attention stores, or who may share it: the adapter, a salt.
     """
     all_keys = list(keys)
-    for end in range((len(keys) + 1) * BLOCK_TOKENS, len(token_ids) + 1, BLOCK_TOKENS):
+    for end in range((len(keys) + 1) * SHARE_TOKENS, len(token_ids) + 1, SHARE_TOKENS):
         before = all_keys[-1] if all_keys else root
-        tokens = array("q", token_ids[end - BLOCK_TOKENS : end]).tobytes()
+        tokens = array("q", token_ids[end - SHARE_TOKENS : end]).tobytes()
         all_keys.append(blake2b(before + tokens, digest_size=16).digest())
     return tuple(all_keys)
 

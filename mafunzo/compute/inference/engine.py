@@ -7,7 +7,7 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mafunzo.compute.device.out_of_memory import is_out_of_memory
 from mafunzo.compute.inference import batcher
-from mafunzo.compute.inference.block_pool import BLOCK_TOKENS, BlockPool, block_count, block_keys
+from mafunzo.compute.inference.block_pool import BlockPool, block_count, prefix_keys
 from mafunzo.compute.inference.detokenizer import Tokenizer
 from mafunzo.compute.inference.executor import Executor, Row, Wanted
 from mafunzo.compute.inference.reply_writer import ReplyWriter
@@ -239,15 +239,30 @@ class Engine:
             self._live[id].start_over()
             logger.info("Sent sequence %d back to the queue: the cache is full", id)
         for id in step.admitted:
-            self._live[id].admit(len(step.prefix(id)) * BLOCK_TOKENS)
+            self._live[id].admit(step.prefix(id).tokens)
+        self._copy(batcher.copies(self._state, step))
         sequences = {sequence.id: sequence for sequence in self._state.running}
-        rows = {part.id: self._live[part.id].row(sequences[part.id], part.count) for part in step.parts}
+        rows = {
+            part.id: self._live[part.id].row(sequences[part.id], part.count)
+            for part in step.parts
+            if part.id in sequences  # not where its copy has failed
+        }
         logits = self._forward(rows)
         tokens = {id: live.token_ids for id, live in self._live.items()}
         self._state = batcher.finish(self._state, self._pool, step, tokens)
         for id, logits_QV in logits.items():
             with self._isolated(id):
                 self._take(self._live[id], rows[id], logits_QV)
+
+    def _copy(self, copies: Mapping[int, tuple[int, int]]) -> None:
+        """Copy the blocks that sequences begin with; where that fails, those sequences do."""
+        if not copies:
+            return
+        try:
+            self.executor.copy_blocks(list(copies.values()))
+        except Exception as error:  # noqa: BLE001 - the loop outlives whatever a request provokes
+            for id in copies:
+                self._fail(id, error)
 
     def _forward(self, rows: dict[int, Row]) -> dict[int, Tensor]:
         """Return the logits of each row. Where a step fails each of its rows runs alone, so that only the faulty one fails."""
@@ -347,7 +362,7 @@ class _Live:
         """Return what the batcher has to know of it."""
         # Escapes keep an adapter's name apart from a salt, whatever either is.
         root = ascii((self.request.adapter, self.request.cache_salt)).encode()
-        keys = block_keys(root, self.token_ids)
+        keys = prefix_keys(root, self.token_ids)
         return batcher.Sequence(
             self.id, len(self.token_ids), keys=keys, root=root, may_share=not self.wants_prompt_logprobs
         )

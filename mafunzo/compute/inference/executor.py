@@ -2,7 +2,8 @@
 
 A batch has tokens of several sequences, each with its block table: block `i` has room for the keys and values of its tokens
 `i * BLOCK_TOKENS` to `(i + 1) * BLOCK_TOKENS - 1`. Which blocks those are is the engine's; how a block is stored, and how
-attention reads it, is the executor's. Blocks may be in several tables: what is in a full one is only read.
+attention reads it, is the executor's. Blocks may be in several tables: what is in a full one is only read. A sequence that
+begins like a block, but goes on otherwise, has a copy of it (`copy_blocks`), and writes over the rest.
 """
 
 from collections.abc import Mapping, Sequence, Set
@@ -71,6 +72,13 @@ class Executor(Protocol):
 
     def forward(self, rows: Sequence[Row]) -> list[Tensor]:
         """Run all rows in one pass; return the logits of each, [as many as wanted, V]. Running a row again changes nothing."""
+        ...
+
+    def copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
+        """Copy keys and values from blocks to others, (source, target) each; not during a forward.
+
+        All at once: a source that is also a target is copied as it was before.
+        """
         ...
 
     def cache_budget_tokens(self) -> int:

@@ -112,6 +112,14 @@ class OpenVinoExecutor:
         stops = accumulate(len(row_columns) for row_columns in columns)
         return [logits_NV[stop - len(own) : stop] for stop, own in zip(stops, columns, strict=True)]
 
+    def copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
+        """Copy keys and values from blocks to others, all at once."""
+        sources, targets = (list(blocks) for blocks in zip(*copies, strict=True))
+        self._make_room(1 + max(targets))
+        for port in self._caches:
+            blocks = np.asarray(self._request.get_tensor(port).data)
+            blocks[targets] = blocks[sources]
+
     def cache_budget_tokens(self) -> int:
         """Return how many tokens fit into a share of the memory that is free now, and into the cache's limit."""
         return cache_budget(CPU, self._bytes_per_token, self.most_tokens, self.max_model_len)

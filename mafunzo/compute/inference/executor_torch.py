@@ -78,6 +78,10 @@ class TorchExecutor:
         ends = accumulate(len(row_columns) for row_columns in columns)
         return [logits_NV[end - len(row_columns) : end] for end, row_columns in zip(ends, columns, strict=True)]
 
+    def copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
+        """Copy keys and values from blocks to others, all at once."""
+        self.cache.copy(copies)
+
     @property
     def adapter_names(self) -> Set[str]:
         """The adapters that rows may name."""

@@ -102,6 +102,12 @@ class PagedLayer(CacheLayerMixin):  # type: ignore[misc]
         self.values.index_copy_(1, window.places_N, value_states[0])
         return self.keys[None], self.values[None]
 
+    def copy(self, sources_N: Tensor, targets_N: Tensor, tokens: int) -> None:
+        """Copy tokens from places to others, all at once, in a layer with room for so many."""
+        self.keys, self.values = _with_room(self.keys, tokens), _with_room(self.values, tokens)
+        self.keys.index_copy_(1, targets_N, self.keys.index_select(1, sources_N))
+        self.values.index_copy_(1, targets_N, self.values.index_select(1, sources_N))
+
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Return how many tokens the longest row sees, and the first one's position."""
         assert self.window is not None
@@ -140,6 +146,13 @@ class PagedCache(Cache):  # type: ignore[misc]
         for layer in self.layers:
             layer.window, layer.tokens = window, tokens
         return window
+
+    def copy(self, copies: Sequence[tuple[int, int]]) -> None:
+        """Copy blocks, (source, target) each; a source has been written. All at once: each is copied as it was before."""
+        tokens = self._room((max(target for _, target in copies) + 1) * BLOCK_TOKENS)
+        sources_N, targets_N = (_places(blocks).to(self.device) for blocks in zip(*copies, strict=True))
+        for layer in self.layers:
+            layer.copy(sources_N, targets_N, tokens)
 
     def clear(self) -> None:
         """Give all memory back."""
@@ -185,6 +198,13 @@ def clipped(runs: Iterable[Run], skipped: int, count: int) -> tuple[Run, ...]:
             parts.append((start + first, last - first))
         skipped, count = skipped - first, count - (last - first)
     return tuple(parts)
+
+
+def _places(blocks: Sequence[int]) -> Tensor:
+    """Return the places of all tokens of some blocks."""
+    return torch.tensor(
+        [place for block in blocks for place in range(block * BLOCK_TOKENS, (block + 1) * BLOCK_TOKENS)]
+    )
 
 
 def _with_room(states: Tensor, tokens: int) -> Tensor:

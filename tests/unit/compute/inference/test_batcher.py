@@ -14,12 +14,13 @@ from mafunzo.compute.inference.batcher import (
     State,
     Step,
     begin,
+    copies,
     decide,
     finish,
     remove,
     submit,
 )
-from mafunzo.compute.inference.block_pool import BLOCK_TOKENS, BlockPool, block_count, block_keys
+from mafunzo.compute.inference.block_pool import BLOCK_TOKENS, SHARE_TOKENS, BlockPool, Prefix, block_count, prefix_keys
 
 LIMITS = Limits(max_batch=2, prefill_tokens=100, headroom_tokens=16)
 
@@ -109,21 +110,90 @@ def test_a_cancelled_sequence_is_gone_wherever_it_was_and_so_are_its_blocks(id: 
     assert pool.size - pool.available == sum(len(sequence.blocks) for sequence in state.running)
 
 
-def test_a_prompt_shares_the_blocks_of_its_beginning_and_always_computes_its_last_token() -> None:
-    tokens, pool, limits = list(range(80)), BlockPool(20), Limits()
-    keys = block_keys(b"", tokens)
-    state = submit(State(), Sequence(0, 80, keys=keys))
+def read(tokens: list[int], pool: BlockPool, root: bytes = b"", id: int = 0) -> State:
+    """Return the state once a prompt was read."""
+    state = submit(State(), Sequence(id, len(tokens), keys=prefix_keys(root, tokens), root=root))
+    step = decide(state, pool, Limits())
+    return finish(begin(state, pool, step), pool, step, {id: tokens})
+
+
+def prefix_of(tokens: list[int], pool: BlockPool, root: bytes = b"", may_share: bool = True) -> Prefix:
+    """Return what a prompt that comes in needn't compute."""
+    state = submit(State(), Sequence(9, len(tokens), keys=prefix_keys(root, tokens), root=root, may_share=may_share))
+    step = decide(state, pool, Limits())
+    assert step.parts == (Part(9, len(tokens) - step.prefix(9).tokens),)
+    return step.prefix(9)
+
+
+def test_a_prompt_shares_full_blocks_and_copies_what_is_left_but_always_computes_its_last_token() -> None:
+    tokens, pool = list(range(80)), BlockPool(20)
+    first = read(tokens, pool).running[0].blocks
+    for length, expected in {
+        80: Prefix(first[:2], first[2], 72),
+        72: Prefix(first[:2], None, 64),
+        65: Prefix(first[:2], None, 64),
+        64: Prefix(first[:1], first[1], 56),
+        33: Prefix(first[:1], None, 32),
+        32: Prefix((), first[0], 24),
+        9: Prefix((), first[0], 8),
+        8: Prefix(),
+    }.items():
+        assert prefix_of(tokens[:length], pool) == expected
+        assert prefix_of([*tokens[: length - 1], 99], pool) == expected
+    assert prefix_of(tokens, pool, may_share=False) == prefix_of(tokens, pool, b"another adapter or salt") == Prefix()
+
+
+def test_what_one_computes_others_copy_before_it_has_a_full_block() -> None:
+    tokens, pool, limits = list(range(20)), BlockPool(20), Limits()
+    state = read(tokens, pool)
+    state = submit(state, Sequence(1, 18, keys=prefix_keys(b"", tokens[:18])))
     step = decide(state, pool, limits)
-    state = finish(begin(state, pool, step), pool, step, {0: tokens})
-    first = state.running[0].blocks
-    for id, length, pending, shared in ((1, 80, 16, 2), (2, 65, 1, 2), (3, 64, 32, 1), (4, 33, 1, 1), (5, 32, 32, 0)):
-        one = submit(State(), Sequence(id, length, keys=keys[: length // BLOCK_TOKENS]))
-        step = decide(one, pool, limits)
-        assert (step.parts, step.prefix(id)) == ((Part(id, pending),), first[:shared])
-    whole = submit(State(), Sequence(6, 80, keys=keys, may_share=False))
-    assert decide(whole, pool, limits).parts == (Part(6, 80),)
-    other = submit(State(), Sequence(7, 80, keys=block_keys(b"another adapter", tokens)))
-    assert decide(other, pool, limits).parts == (Part(7, 80),)
+    assert step.parts == (Part(0, 1), Part(1, 2))
+    state = begin(state, pool, step)
+    assert copies(state, step) == {1: (state.running[0].blocks[0], state.running[1].blocks[0])}
+    assert len({block for sequence in state.running for block in sequence.blocks}) == 2
+
+
+def test_a_prompt_that_is_guessed_is_told_by_eight_tokens_at_once() -> None:
+    """Whoever has some of another's tokens right learns so only of whole eights: no token can be tried alone."""
+    secret, pool = [random.Random(1).randrange(1000) for _ in range(100)], BlockPool(20)
+    read(secret, pool)
+    for right in range(100):
+        guess = [*secret[:right], *(token + 1 for token in secret[right:])]
+        assert prefix_of(guess, pool).tokens == right // SHARE_TOKENS * SHARE_TOKENS
+    assert SHARE_TOKENS >= 8
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_as_much_is_shared_as_any_earlier_one_has_in_common(seed: int) -> None:
+    draw, pool, earlier = random.Random(seed), BlockPool(1000), list[list[int]]()
+    for id in range(40):
+        beginning = draw.choice(earlier)[: draw.randrange(150)] if earlier else []
+        tokens = [*beginning, *(draw.randrange(3) for _ in range(draw.randrange(1, 80)))]
+        common = max((shared(tokens, one) for one in earlier), default=0)
+        assert prefix_of(tokens, pool).tokens == min(common, len(tokens) - 1) // SHARE_TOKENS * SHARE_TOKENS
+        state = read(tokens, pool, id=id)
+        if draw.random() < 0.5:
+            remove(state, pool, id)
+        earlier.append(tokens)
+
+
+def shared(first: list[int], second: list[int]) -> int:
+    """Return how many tokens two prompts have in common."""
+    pairs = zip(first, second, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
+
+
+def test_a_source_that_is_taken_at_once_is_copied_as_it_was() -> None:
+    """Where room is short, the block that a prompt goes on like becomes its own."""
+    tokens, pool, limits = list(range(80)), BlockPool(10), Limits()
+    remove(read(tokens, pool), pool, 0)
+    pool.take(7)
+    state = submit(State(), Sequence(1, 80, keys=prefix_keys(b"", tokens)))
+    step = decide(state, pool, limits)
+    state = begin(state, pool, step)
+    [(source, target)] = copies(state, step).values()
+    assert source == target == state.running[0].blocks[2] and pool.available == 0
 
 
 @dataclass
@@ -142,6 +212,8 @@ class Simulation:
     started: list[int] = field(default_factory=list)
     preempted: int = 0
     shared_tokens: int = 0
+    copied: int = 0
+    copied_from_taken: int = 0
     memory: dict[int, int] = field(default_factory=dict)
 
     def run(self) -> None:
@@ -155,14 +227,17 @@ class Simulation:
         for step_number in range(100_000):
             for i, when in arrivals.items():
                 if when == step_number:
-                    keys = block_keys(b"", tokens[i])
+                    keys = prefix_keys(b"", tokens[i])
                     self.state = submit(self.state, Sequence(i, len(tokens[i]), keys=keys, may_share=i % 7 != 0))
             if step_number > 120 and not self.state.waiting and not self.state.running:
                 break
             decoding = [sequence.id for sequence in self.state.running if sequence.pending == 1]
             step = decide(self.state, pool, self.limits)
+            sources = [step.prefix(id).source for id in step.admitted]
+            idle = {source for source in sources if source is not None and not pool.references(source)}
             self.state = begin(self.state, pool, step)
             self._check(pool, step, decoding)
+            self._copy(step, {source for source in idle if pool.references(source)})
             self._write(step, tokens)
             self.state = finish(self.state, pool, step, tokens)
             for part in step.parts:
@@ -176,13 +251,13 @@ class Simulation:
         assert self.started == sorted(self.started, key=lambda i: (arrivals[i], i))
         assert pool.available == pool.size, "a block leaked"
         if not self.keeps_prefixes:
-            assert pool.is_empty and self.shared_tokens == 0
+            assert pool.is_empty and self.shared_tokens == self.copied == 0
 
     def _check(self, pool: BlockPool, step: Step, decoding: list[int]) -> None:
         running, counts = self.state.running, {part.id: part.count for part in step.parts}
         self.preempted += len(step.preempted)
         self.started += [id for id in step.admitted if id not in self.started]
-        self.shared_tokens += sum(len(step.prefix(id)) for id in step.admitted) * BLOCK_TOKENS
+        self.shared_tokens += sum(len(step.prefix(id).blocks) for id in step.admitted) * BLOCK_TOKENS
         assert set(counts) == {sequence.id for sequence in running}, "all that run go on"
         assert set(decoding) - set(step.preempted) <= set(counts)
         assert len(running) <= self.limits.max_batch
@@ -199,6 +274,20 @@ class Simulation:
             first = sequence.computed // BLOCK_TOKENS
             written = sequence.blocks[first : block_count(sequence.computed + counts[sequence.id])]
             assert all(held[block] == 1 for block in written), "a shared block is written to"
+
+    def _copy(self, step: Step, taken: set[int]) -> None:
+        """Do what an executor does: all copies at once, before anything is written; `taken`: sources that now are another's."""
+        made = copies(self.state, step)
+        self.copied += len(made)
+        self.copied_from_taken += sum(source in taken for source, _ in made.values())
+        targets = {target for _, target in made.values()}
+        assert len(targets) == len(made), "two are copied to one block"
+        places = [
+            (source * BLOCK_TOKENS + i, target * BLOCK_TOKENS + i)
+            for source, target in made.values()
+            for i in range(BLOCK_TOKENS)
+        ]
+        self.memory |= {target: self.memory.get(source, -1) for source, target in places}
 
     def _write(self, step: Step, tokens: dict[int, list[int]]) -> None:
         counts = {part.id: part.count for part in step.parts}
@@ -224,6 +313,7 @@ def test_the_simulation_reaches_the_full_cache_and_shares_prefixes() -> None:
     simulation = Simulation(Limits(8, 64, headroom_tokens=0), 16, 3)
     simulation.run()
     assert simulation.preempted > 0 and simulation.shared_tokens > 0
+    assert simulation.copied > simulation.copied_from_taken > 0
 
 
 def test_the_picture_of_the_module_is_what_happens() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from mafunzo.compute.chat.tokenizer import load_tokenizer
 from mafunzo.compute.inference.batcher import Limits
-from mafunzo.compute.inference.block_pool import BLOCK_TOKENS
+from mafunzo.compute.inference.block_pool import BLOCK_TOKENS, SHARE_TOKENS
 from mafunzo.compute.inference.engine import GREEDY, Engine
 from mafunzo.compute.inference.executor import Row
 from mafunzo.compute.inference.executor_torch import TorchExecutor
@@ -32,6 +33,7 @@ TEXTS = [
     "x",
     "Thank you very much",
 ]
+SENT_BACK = "back to the queue: the cache is full"
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +120,11 @@ def test_grammars_hold_their_own_replies_of_a_batch(engine: Engine, network: Any
 
 
 def test_a_grammar_goes_on_after_its_sequence_was_sent_back(
-    network: Any, tokenizer: Any, prompts: list[list[int]]
+    network: Any, tokenizer: Any, prompts: list[list[int]], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     limits = Limits(max_batch=4, prefill_tokens=16, cache_tokens=128, headroom_tokens=0)
-    executor = CountingExecutor(network, max_model_len=128)
+    executor = TorchExecutor(network, max_model_len=128)
     schema = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 9}, "minItems": 20, "maxItems": 20}
     with Engine(executor, tokenizer, limits=limits) as engine:
         compiled = GrammarCompiler(tokenizer, executor.vocab_size, ()).compile(
@@ -129,7 +132,7 @@ def test_a_grammar_goes_on_after_its_sequence_was_sent_back(
         )
         requests = [GenerationRequest(tuple(prompt), 100, GREEDY, grammar=compiled) for prompt in prompts]
         texts = [stream.reply().text for stream in [engine.submit(request) for request in requests]]
-    assert executor.restarts > 0
+    assert SENT_BACK in caplog.text
     assert all(len(json.loads(text)) == 20 for text in texts)
 
 
@@ -186,14 +189,17 @@ def test_many_threads_get_their_own_replies(engine: Engine, network: Any, prompt
     assert [token_ids[i] for i in range(15)] == [expected[i % len(prompts)] for i in range(15)]
 
 
-def test_a_cache_that_fills_up_changes_no_reply(network: Any, tokenizer: Any, prompts: list[list[int]]) -> None:
+def test_a_cache_that_fills_up_changes_no_reply(
+    network: Any, tokenizer: Any, prompts: list[list[int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     limits = Limits(max_batch=4, prefill_tokens=16, cache_tokens=112, headroom_tokens=0)
-    executor = CountingExecutor(network, max_model_len=112)
+    executor = TorchExecutor(network, max_model_len=112)
     with Engine(executor, tokenizer, limits=limits) as engine:
         replies = engine.generate(prompts, 40)
         samples = [engine.submit(GenerationRequest(tuple(p), 40, Sampling(seed=3))) for p in prompts]
         sampled_ids = [stream.reply().token_ids for stream in samples]
-    assert executor.restarts > 0
+    assert SENT_BACK in caplog.text
     assert [reply.token_ids for reply in replies] == [plain(network, prompt, 40) for prompt in prompts]
     with Engine(TorchExecutor(network), tokenizer) as roomy:
         streams = [roomy.submit(GenerationRequest(tuple(p), 40, Sampling(seed=3))) for p in prompts]
@@ -211,7 +217,7 @@ def test_a_prompt_that_begins_like_an_earlier_one_is_read_from_there_on(
     executor = CountingExecutor(network)
     with Engine(executor, tokenizer) as engine:
         first = engine.generate([long_prompt], 12)[0]
-        cached = (len(long_prompt) - 1) // BLOCK_TOKENS * BLOCK_TOKENS
+        cached = (len(long_prompt) - 1) // SHARE_TOKENS * SHARE_TOKENS
         assert cached >= 64 and first.finished is not None and first.finished.cached_tokens == 0
         tokens = executor.tokens
         again = engine.generate([long_prompt], 12)[0]
@@ -221,7 +227,42 @@ def test_a_prompt_that_begins_like_an_earlier_one_is_read_from_there_on(
         other = [*long_prompt[:40], 9, 8, 7]
         reply = engine.generate([other], 12)[0]
         assert reply.token_ids == plain(network, other, 12)
-        assert reply.finished is not None and reply.finished.cached_tokens == 32
+        assert reply.finished is not None and reply.finished.cached_tokens == 40
+
+
+def test_prompts_that_go_on_like_one_that_is_being_answered_write_to_blocks_of_their_own(
+    engine: Engine, network: Any, long_prompt: list[int]
+) -> None:
+    """Each shares some of a block with another that goes on to write to it."""
+    asked = [[*long_prompt[: len(long_prompt) - 9 * i], 9, i] for i in range(4)]
+    events = iter(engine.submit(GenerationRequest(tuple(long_prompt), 60, GREEDY)))
+    beginning = next(events)
+    assert isinstance(beginning, Delta)
+    replies = engine.generate(asked, 40)
+    assert [reply.token_ids for reply in replies] == [plain(network, prompt, 40) for prompt in asked]
+    counts = [reply.finished.cached_tokens for reply in replies if reply.finished]
+    assert counts == [(len(long_prompt) - 9 * i) // SHARE_TOKENS * SHARE_TOKENS for i in range(4)]
+    text = beginning.text + "".join(event.text for event in events if isinstance(event, Delta))
+    assert text == engine.tokenizer.decode(plain(network, long_prompt, 60), skip_special_tokens=True)
+
+
+def test_a_copy_that_fails_fails_those_that_begin_with_it_and_no_other(
+    network: Any, tokenizer: Any, long_prompt: list[int], prompts: list[list[int]]
+) -> None:
+    class Full(TorchExecutor):
+        def copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
+            raise RuntimeError("std::bad_alloc")
+
+    with Engine(Full(network), tokenizer) as engine:
+        engine.generate([long_prompt], 4)
+        other = engine.submit(GenerationRequest(tuple(prompts[0]), 30, GREEDY))
+        again = engine.submit(GenerationRequest(tuple(long_prompt), 4, GREEDY))
+        with pytest.raises(OutOfMemory, match=r"No memory left for the reply\. Lower --max-batch"):
+            again.reply()
+        assert other.reply().token_ids == plain(network, prompts[0], 30)
+        assert engine.load() == (0, 0) and engine._pool.available == engine._pool.size
+        whole = [*long_prompt[: 2 * BLOCK_TOKENS], 9]
+        assert engine.generate([whole], 4)[0].token_ids == plain(network, whole, 4), "it has nothing to copy"
 
 
 def test_the_next_turn_of_a_talk_finds_the_reply_before_it_in_the_cache(
@@ -411,19 +452,12 @@ def test_closing_fails_what_is_under_way_and_refuses_what_comes(
 
 
 class CountingExecutor(TorchExecutor):
-    """Counts prompts that are run from their beginning more than once, and tokens that are run."""
+    """Counts tokens that are run."""
 
-    def __init__(self, network: Any, max_model_len: int | None = None) -> None:
-        super().__init__(network, max_model_len)
-        self.seen: set[tuple[int, ...]] = set()
-        self.restarts = self.tokens = 0
+    tokens = 0
 
     def forward(self, rows: Sequence[Row]) -> list[Tensor]:
-        if hasattr(self, "seen"):
-            beginnings = [tuple(row.token_ids[:8]) for row in rows if row.start == 0]
-            self.restarts += sum(beginning in self.seen for beginning in beginnings)
-            self.seen.update(beginnings)
-            self.tokens += sum(len(row.token_ids) for row in rows)
+        self.tokens += sum(len(row.token_ids) for row in rows)
         return super().forward(rows)
 
 

@@ -7,11 +7,11 @@ import torch
 from transformers import PreTrainedModel
 
 from mafunzo.compute.inference.block_pool import BLOCK_TOKENS, BlockPool
-from mafunzo.compute.inference.executor import Wanted
+from mafunzo.compute.inference.executor import Row, Wanted
 from mafunzo.compute.inference.executor_openvino import OpenVinoExecutor
 from mafunzo.compute.inference.openvino_graph import expected_windows, import_openvino, stateful_graph
 from mafunzo.errors import NotSupported
-from tests.support.greedy import STEPS, batched_greedy, plain_greedy, prompts, scattered
+from tests.support.greedy import STEPS, batched_greedy, copied_greedy, plain_greedy, prompts, scattered
 from tests.support.row_runner import RowRunner
 from tests.support.tiny_network import ARCHITECTURES, VOCABULARY, make_network
 
@@ -89,6 +89,32 @@ def test_a_prompt_that_begins_with_anothers_blocks_needs_only_the_rest(
         reply.append(int(runner.run({1: tokens})[1][-1].argmax()))
         tokens = reply[-1:]
     assert reply == plain_greedy(network, [*prefix, 9])
+
+
+def test_a_prompt_that_goes_on_like_a_block_of_another_has_a_copy_and_leaves_the_other_as_it_is(
+    llama: tuple[PreTrainedModel, OpenVinoExecutor],
+) -> None:
+    network, executor = llama
+    first, other = [*prompts()[1], *prompts()[3]], [*prompts()[1], *prompts()[4]]
+    copied = copied_greedy(executor, first, other, len(prompts()[1]))
+    assert copied == [plain_greedy(network, prompt) for prompt in (first, other)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_blocks_are_copied_bit_by_bit_all_at_once_and_room_is_made_for_them(
+    network: PreTrainedModel, llama_file: Path, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = OpenVinoExecutor(llama_file, network.config, VOCABULARY, dtype)
+    monkeypatch.setattr(executor, "cache_budget_tokens", lambda: 2 * BLOCK_TOKENS)
+    first, second = prompts()[1][:31], prompts()[1][10:41]
+    executor.forward([Row(first, 0, (0,)), Row(second, 0, (1,))])
+    last = [Row([5], 31, (block,)) for block in (0, 1)]
+    expected = executor.forward(last)
+    executor.copy_blocks([(0, 1), (1, 0), (0, 9)])
+    swapped = executor.forward([Row([5], 31, (block,)) for block in (1, 0)])
+    [apart] = executor.forward([Row([5], 31, (9,))])
+    assert all(torch.equal(*pair) for pair in zip(swapped, expected, strict=True))
+    assert torch.equal(apart, executor.forward(last[1:])[0])
 
 
 def test_a_cache_that_grows_keeps_what_is_in_it_and_one_that_was_cleared_can_be_filled_again(

@@ -15,7 +15,7 @@ from mafunzo.compute.inference.executor import Wanted
 from mafunzo.compute.inference.executor_torch import TorchExecutor, serving_dtype
 from mafunzo.entities.compute import HalfFormats
 from mafunzo.errors import NotSupported
-from tests.support.greedy import STEPS, batched_greedy, plain_greedy, prompts, scattered
+from tests.support.greedy import STEPS, batched_greedy, copied_greedy, plain_greedy, prompts, scattered
 from tests.support.row_runner import RowRunner
 from tests.support.tiny_network import ARCHITECTURES, VOCABULARY, make_network
 
@@ -145,6 +145,19 @@ def test_a_prompt_that_begins_with_anothers_blocks_needs_only_the_rest(architect
             replies[id].append(int(row[-1].argmax()))
         tokens = {id: reply[-1:] for id, reply in replies.items()}
     assert replies == {id: plain_greedy(network, prompt) for id, prompt in others.items()}
+
+
+@pytest.mark.parametrize(
+    "architecture", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ARCHITECTURES]
+)
+def test_a_prompt_that_goes_on_like_a_block_of_another_has_a_copy_and_leaves_the_other_as_it_is(
+    architecture: str,
+) -> None:
+    network = make_network(architecture)
+    executor = TorchExecutor(network)
+    first, other = [*prompts()[1], *prompts()[3]], [*prompts()[1], *prompts()[4]]
+    copied = copied_greedy(executor, first, other, len(prompts()[1]))
+    assert copied == [plain_greedy(network, prompt) for prompt in (first, other)]
 
 
 def test_a_row_that_is_run_again_changes_nothing() -> None:

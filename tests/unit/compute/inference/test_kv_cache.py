@@ -85,6 +85,16 @@ def test_room_grows_with_what_is_in_use_and_keeps_what_is_written(cache: PagedCa
     assert contents(cache, (0, 232), (1280, 32)) == [1.0] * 32 + [2.0] * 200 + [3.0] * 32
 
 
+def test_blocks_are_copied_all_at_once_as_they_were_and_room_is_made_for_them(cache: PagedCache) -> None:
+    for block in range(4):
+        write(cache, float(block), row(0, 32, block))
+    cache.copy([(0, 1), (1, 0), (2, 2), (3, 50)])
+    assert contents(cache, (0, 128)) == [1.0] * 32 + [0.0] * 32 + [2.0] * 32 + [3.0] * 32
+    assert contents(cache, (50 * BLOCK_TOKENS, 32)) == [3.0] * 32
+    written = [*range(128), *range(50 * BLOCK_TOKENS, 51 * BLOCK_TOKENS)]
+    assert torch.equal(cache.layers[0].values[:, written], -cache.layers[0].keys[:, written])
+
+
 def test_an_empty_cache_holds_no_memory(cache: PagedCache) -> None:
     write(cache, 1.0, row(0, 10, 9))
     cache.clear()

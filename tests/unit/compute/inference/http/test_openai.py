@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mafunzo.compute.inference.block_pool import SHARE_TOKENS
 from tests.support.payload import DIALECT, dialect_body
 
 TALK = [{"role": "user", "content": "How are you today?"}]
@@ -45,7 +46,8 @@ def test_the_cache_is_shared_among_requests_of_one_salt_only(path, ask):
     for salt in ("mine", "yours", "mine", None, "yours"):
         salted = body | GREEDY | ({} if salt is None else {"cache_salt": salt})
         usage = ask("POST", path, json=salted).json()["usage"]
-        cached.append(usage["prompt_tokens_details"]["cached_tokens"] > 0)
+        # The chat template's own beginning is shared by all that send no salt.
+        cached.append(usage["prompt_tokens_details"]["cached_tokens"] > usage["prompt_tokens"] // 2)
     assert cached == [False, False, True, False, True]
 
 
@@ -59,8 +61,10 @@ def test_tokens_of_a_prompt_that_were_in_the_cache_are_counted_whole_and_streame
     prompt_tokens = first["prompt_tokens"]
     assert again["prompt_tokens"] == prompt_tokens > 32
     if n == 1:
-        assert first["prompt_tokens_details"] == {"cached_tokens": 0}
-    assert again["prompt_tokens_details"] == {"cached_tokens": (prompt_tokens - 1) // 16 * 16}
+        assert first["prompt_tokens_details"]["cached_tokens"] <= 32, (
+            "the beginning of the chat template, and of this text"
+        )
+    assert again["prompt_tokens_details"] == {"cached_tokens": (prompt_tokens - 1) // SHARE_TOKENS * SHARE_TOKENS}
     options = {"stream": True, "stream_options": {"include_usage": True}}
     assert chunks(ask("POST", path, json=body | options).text)[-1]["usage"] == again
 
