@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
+from mafunzo import cgroup
 from mafunzo.compute.device.precision import computes_bfloat16, instruction_sets, name
 from mafunzo.compute.inference.executor_openvino import OpenVinoExecutor
 from mafunzo.compute.inference.executor_torch import TorchExecutor
@@ -55,6 +56,7 @@ def load_converted(folder: Path, cache: Path, dtype: torch.dtype, cache_bytes: i
     Raises `NotSupported` with the reason where it can't be served so.
     """
     _require_known(folder)
+    _require_threads(dtype)
     target = cache / "openvino" / _key(folder, dtype)
     if not target.exists():
         try:
@@ -92,6 +94,18 @@ def _require_known(folder: Path) -> None:
         import_openvino()
     except ImportError as error:
         raise NotSupported(f"openvino isn't installed: {OPENVINO_EXTRA} ({error})") from error
+
+
+def _require_threads(dtype: torch.dtype) -> None:
+    """Refuse what ends the process by SIGFPE: products of bfloat16 by AMX in one thread (OpenVINO 2026.4.1).
+
+    Without AMX the runtime computes there, but reads a prompt in four times as long as torch.
+    """
+    threads = min(torch.get_num_threads(), cgroup.usable_cpus())
+    if dtype == torch.bfloat16 and threads == 1 and "amx_bf16" in instruction_sets():
+        raise NotSupported(
+            "openvino can't compute in bfloat16 with AMX in one thread: give the worker two cores or more"
+        )
 
 
 def _key(folder: Path, dtype: torch.dtype) -> str:

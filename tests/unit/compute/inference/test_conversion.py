@@ -96,6 +96,35 @@ def test_an_architecture_that_nobody_compared_is_refused(tiny_llama: Path, tmp_p
         load_converted(folder, tmp_path, torch.float32)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "cpus", "sets", "is_refused"),
+    [
+        pytest.param(torch.bfloat16, 1, {"amx_bf16", "avx512_bf16"}, True, id="one core with AMX"),
+        pytest.param(torch.bfloat16, 1, {"avx512_bf16"}, False, id="without AMX"),
+        pytest.param(torch.bfloat16, 2, {"amx_bf16"}, False, id="two cores"),
+        pytest.param(torch.float32, 1, {"amx_bf16"}, False, id="float32"),
+    ],
+)
+def test_one_thread_isnt_let_compute_what_would_end_the_process(
+    dtype: torch.dtype,
+    cpus: int,
+    sets: set[str],
+    is_refused: bool,
+    tiny_llama: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def converts(*arguments: object) -> None:
+        raise OSError("as far as here")
+
+    monkeypatch.setattr(conversion, "instruction_sets", lambda: frozenset(sets))
+    monkeypatch.setattr(conversion.cgroup, "usable_cpus", lambda: cpus)
+    monkeypatch.setattr(conversion.torch, "get_num_threads", lambda: cpus)
+    monkeypatch.setattr(conversion, "_convert", converts)
+    with pytest.raises(NotSupported, match="in one thread: give the worker two" if is_refused else "as far as here"):
+        load_converted(tiny_llama, tmp_path, dtype)
+
+
 @pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
 def test_it_computes_in_bfloat16_where_weights_and_cpu_do(tmp_path: Path, name: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps({name: "bfloat16"}))

@@ -100,11 +100,10 @@ def test_a_prompt_that_goes_on_like_a_block_of_another_has_a_copy_and_leaves_the
     assert copied == [plain_greedy(network, prompt) for prompt in (first, other)]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_blocks_are_copied_bit_by_bit_all_at_once_and_room_is_made_for_them(
-    network: PreTrainedModel, llama_file: Path, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    network: PreTrainedModel, llama_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    executor = OpenVinoExecutor(llama_file, network.config, VOCABULARY, dtype)
+    executor = OpenVinoExecutor(llama_file, network.config, VOCABULARY)
     monkeypatch.setattr(executor, "cache_budget_tokens", lambda: 2 * BLOCK_TOKENS)
     first, second = prompts()[1][:31], prompts()[1][10:41]
     executor.forward([Row(first, 0, (0,)), Row(second, 0, (1,))])
