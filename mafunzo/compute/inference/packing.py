@@ -27,7 +27,7 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self._packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), TYPICAL_ROWS)
-        self._bias = None if linear.bias is None else linear.bias.detach()
+        self._bias = None if linear.bias is None else linear.bias.detach().clone()
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
@@ -65,3 +65,15 @@ def pack_linears(network: nn.Module) -> None:
                 setattr(module, name, PackedLora(child))
             elif type(child) is nn.Linear and is_packable(child.weight.dtype):
                 setattr(module, name, PackedLinear(child))
+    if any(isinstance(module, PackedLinear) for module in network.modules()):
+        _leave_files(network)
+
+
+def _leave_files(network: nn.Module) -> None:
+    """Give memory of its own to what isn't packed, as embeddings.
+
+    The files of the weights are mapped as a whole for as long as one tensor lies in them: all that is packed would be held a
+    second time.
+    """
+    for tensor in (*network.parameters(), *network.buffers()):
+        tensor.data = tensor.data.clone()

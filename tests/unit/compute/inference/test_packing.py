@@ -1,16 +1,21 @@
 """Packed layers compute what the layers that they replace compute."""
 
+import gc
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from mafunzo.compute.inference import packing
 from mafunzo.compute.inference.packing import PackedLinear, PackedLora, is_packable, pack_linears
+from mafunzo.compute.model.loading import load_network
 from mafunzo.compute.model.lora import AdapterConfig, LoraLinear, adapters, add_adapter
 from tests.support.tiny_network import make_network
 
 DTYPES = [dtype for dtype in (torch.bfloat16, torch.float32) if is_packable(dtype)]
 """What this CPU multiplies in."""
+MAPS = Path("/proc/self/maps")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -48,6 +53,23 @@ def test_a_packed_network_gives_the_same(has_adapter: bool) -> None:
         assert torch.allclose(network(ids).logits, expected, atol=1e-4)
     assert sum(isinstance(module, PackedLinear) for module in network.modules()) == 3 * 7 + 1
     assert not any(isinstance(module, nn.Linear | LoraLinear) for module in network.modules())
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "gpt2"])
+def test_weights_that_are_packed_are_held_once_and_no_file_of_them_is_left_mapped(
+    architecture: str, tmp_path: Path
+) -> None:
+    """Qwen2's layers have biases; GPT-2's are none that are packed, but for its head."""
+    make_network(architecture).save_pretrained(tmp_path)
+    network = load_network(tmp_path)
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    with torch.inference_mode():
+        expected = network(ids).logits
+        assert str(tmp_path) in MAPS.read_text()
+        pack_linears(network)
+        gc.collect()
+        assert str(tmp_path) not in MAPS.read_text()
+        assert torch.allclose(network(ids).logits, expected, atol=1e-4)
 
 
 def test_layers_in_a_dtype_that_the_cpu_does_not_multiply_in_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
