@@ -73,6 +73,11 @@ class ChatTemplate(_Strict):
     has_tools: bool = False
 
 
+_HEAD = "lm_head"
+_OF_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj")
+"""The linear layers that stand in a layer's attention; the others are in its feed-forward block."""
+
+
 class ModelCard(_Strict):
     """One base model of the catalogue.
 
@@ -83,6 +88,7 @@ class ModelCard(_Strict):
     *_compute_allow_list: names of machine sizes; `local` is this machine. A card states one only to override the sizes that
     hold the model by `model_memory`, which the catalogue fills in.
     linear_layers: the last parts of their names; the head is among them only where its weight isn't the embedding's too.
+    num_hidden_layers: how many decoder layers these are in; 0 where that isn't known.
     retired_on: when the cloud that hosted the model ended that; it can still be used here.
     """
 
@@ -101,10 +107,19 @@ class ModelCard(_Strict):
     defaults: dict[str, Value] = Field(default_factory=dict)
     ranges: dict[str, tuple[float, float]] = Field(default_factory=dict)
     linear_layers: tuple[str, ...] = ()
+    num_hidden_layers: int = Field(default=0, ge=0)
     finetune_compute_allow_list: tuple[str, ...] = ()
     inference_compute_allow_list: tuple[str, ...] = ()
     retired_on: date | None = None
     tags: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def linear_modules(self) -> tuple[str, ...]:
+        """The whole names of the linear layers, as transformers calls them; none where the number of layers isn't known."""
+        parts = {name: "self_attn" if name in _OF_ATTENTION else "mlp" for name in self.linear_layers if name != _HEAD}
+        layers = range(self.num_hidden_layers)
+        body = (f"model.layers.{number}.{part}.{name}" for number in layers for name, part in parts.items())
+        return (*body, _HEAD) if layers and _HEAD in self.linear_layers else tuple(body)
 
 
 def source_from_dict(body: Any, where: str) -> Source:

@@ -147,7 +147,8 @@ class Adapters:
         for name, module in list(self._network.named_modules()):
             if isinstance(module, LoraLinear):
                 dtype = module.base.weight.dtype
-                factors = Factors(module.lora_A.detach().to(dtype), module.lora_B.detach().to(dtype), module.scaling)
+                own = module.factors
+                factors = Factors(own.a.to(dtype), own.b.to(dtype), own.scaling)
                 self._put(name, module.base).factors[OWN] = factors
             elif isinstance(module, PackedLora):
                 plain, factors = module.separated()

@@ -40,7 +40,8 @@ class PackedLora(PackedLinear):
     def __init__(self, layer: LoraLinear) -> None:
         super().__init__(layer.base)
         dtype = layer.base.weight.dtype
-        self._a, self._b = layer.lora_A.detach().to(dtype), layer.lora_B.detach().to(dtype)
+        factors = layer.factors
+        self._a, self._b = factors.a.to(dtype), factors.b.to(dtype)
         self._scaling = layer.scaling
 
     def forward(self, x: Tensor) -> Tensor:

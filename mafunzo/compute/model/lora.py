@@ -1,23 +1,32 @@
 """LoRA adapters (low-rank adaptation) on the linear layers of a network, and their files in peft's format.
 
-`W` is a frozen weight (out x in); the adapter adds `(alpha / r) B A` to it, with `A` (r x in) and `B` (out x r) trainable
-(Hu et al. 2021, arXiv 2106.09685). `A` and `B` are float32; the product is computed in the dtype of `W`.
+`W` is a frozen weight (out x in); the adapter adds `s B A` to it, with `A` (r x in) and `B` (out x r) trainable, and `s` of
+`alpha / r` (Hu et al. 2021, arXiv 2106.09685) or `alpha / sqrt(r)` (rank-stabilized: Kalajdzievski 2023, arXiv 2312.03732).
+`A` and `B` are float32; the product is computed in the dtype of `W`.
+
+PiSSA (Meng et al. 2024, arXiv 2404.02948) starts `A` and `B` from the greatest singular values of `W` and trains them beside
+what is left of it, `W - s B0 A0`. Here `W` stays as it is, and what they were at their start is subtracted instead:
+
+    x (W - s B0 A0)^T + s x (B A)^T  =  x W^T + s x ([B, -B0] [A; A0])^T
+
+So what is trained is to the bit what is saved: a plain adapter of the base, of twice the rank.
 """
 
 import json
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from mafunzo.entities.parameters.target_modules import Modules, TargetModules, by_pattern
 from mafunzo.errors import Faults, InvalidFile, NotSupported, UnsafeModel
 from mafunzo.tracking.atomic_json import write_json
 
@@ -25,8 +34,16 @@ logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
+PLAIN_START = "true"
+"""What peft calls the start of an adapter whose `A` is uniform and whose `B` is zero."""
 _PREFIX = "base_model.model."
 _WEIGHT_KEY = re.compile(r"^base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\.weight$")
+_START = ".start"
+"""What the names of an adapter's tensors at its start end with, in the place of `.weight`."""
+_HAS_START = "mafunzo_start"
+"""In a file's metadata: its factors have those at the start behind them."""
+_CHANGED_BASES = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Starts (`init_lora_weights`) after which peft saves an adapter of other weights than the base's."""
 
 # What peft can write and these layers don't compute: key of adapter_config.json -> the value that means "not used".
 _UNUSED = {
@@ -49,20 +66,26 @@ class AdapterConfig:
 
     r: rank. alpha: the product is scaled by `alpha / r` (by `alpha / sqrt(r)` if `use_rslora`).
     dropout: share of the adapter's input that is zeroed in training.
-    targets: module names, or last parts of them (`q_proj`); empty means every linear layer except the head.
-    base: what the adapter was trained on, for people.
+    targets: the layers that get one, all linear layers except the head by default, and ranks and alphas of theirs alone.
+    start: how it begins, as peft's `init_lora_weights` names it. base: what the adapter was trained on, for people.
     """
 
     r: int = 8
     alpha: float = 128
     dropout: float = 0.0
-    targets: tuple[str, ...] = ()
+    targets: TargetModules = field(default_factory=TargetModules)
     use_rslora: bool = False
+    start: str = PLAIN_START
     base: str | None = None
 
     @property
     def scaling(self) -> float:
         return self.alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
+
+    def of_layer(self, name: str) -> "AdapterConfig":
+        """Return the shape of one layer's adapter."""
+        rank = by_pattern(self.targets.ranks, name, self.r)
+        return replace(self, r=int(rank), alpha=by_pattern(self.targets.alphas, name, self.alpha))
 
 
 class LinearShape(Protocol):
@@ -86,10 +109,15 @@ class Factors:
 
 
 class LoraLinear(nn.Module):
-    """A frozen `nn.Linear` with an adapter beside it."""
+    """A frozen `nn.Linear` with an adapter beside it. start_A, start_B: what is subtracted of it, if it starts from `W`."""
 
-    def __init__(self, base: nn.Linear, r: int, scaling: float, dropout: float = 0.0) -> None:
-        """`A` starts uniform (He et al.), `B` at zero, so that training starts from the base."""
+    start_A: Tensor | None
+    start_B: Tensor | None
+
+    def __init__(
+        self, base: nn.Linear, r: int, scaling: float, dropout: float = 0.0, start: str | None = PLAIN_START
+    ) -> None:
+        """start: as peft's `init_lora_weights` names it; None where the factors are put in later. Each adds nothing to `W`."""
         super().__init__()
         self.base = base.requires_grad_(False)
         self.scaling = scaling
@@ -97,7 +125,53 @@ class LoraLinear(nn.Module):
         device = base.weight.device
         self.lora_A = nn.Parameter(torch.empty(r, base.in_features, dtype=torch.float32, device=device))
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, r, dtype=torch.float32, device=device))
-        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+        self.register_buffer("start_A", None, persistent=False)
+        self.register_buffer("start_B", None, persistent=False)
+        if start is not None:
+            self._begin(start)
+
+    def _begin(self, start: str) -> None:
+        """Draw the factors, with the same random numbers as peft: it makes two linear layers first."""
+        r = self.lora_A.shape[0]
+        a = _uniform(r, self.base.in_features)
+        _uniform(self.base.out_features, r)
+        if start.startswith("pissa"):
+            self.begin_at(*self._decomposed(int(start.partition("_niter_")[2] or 0)))
+            return
+        a = a.normal_(std=1 / r) if start == "gaussian" else _uniform(r, self.base.in_features)
+        self.lora_A.data.copy_(a)
+
+    def _decomposed(self, rounds: int) -> tuple[Tensor, Tensor]:
+        """Return the factors of the weight's greatest singular values; rounds: of the randomized way, 0 for the exact one."""
+        weight, r = self.base.weight.detach().float(), self.lora_A.shape[0]
+        if rounds:
+            u, s, v = torch.svd_lowrank(weight, r, niter=rounds)
+            vh = v.t()
+        else:
+            u, s, vh = torch.linalg.svd(weight, full_matrices=False)
+        root = (s[:r] / self.scaling).sqrt()
+        return root[:, None] * vh[:r], u[:, :r] * root
+
+    def begin_at(self, a: Tensor, b: Tensor) -> None:
+        """Start from factors of the weight, which are subtracted from now on."""
+        self.start_A, self.start_B = a.contiguous(), b.contiguous()
+        self.lora_A.data.copy_(a)
+        self.lora_B.data.copy_(b)
+
+    @property
+    def is_at_start(self) -> bool:
+        """Whether the adapter adds nothing yet."""
+        if self.start_A is None or self.start_B is None:
+            return not bool(self.lora_B.any())
+        return torch.equal(self.lora_A, self.start_A) and torch.equal(self.lora_B, self.start_B)
+
+    @property
+    def factors(self) -> Factors:
+        """What it adds to the weight, with what is subtracted."""
+        a, b = self.lora_A.detach(), self.lora_B.detach()
+        if self.start_A is not None and self.start_B is not None:
+            a, b = torch.cat([a, self.start_A]), torch.cat([b, -self.start_B], dim=1)
+        return Factors(a, b, self.scaling)
 
     @property
     def weight(self) -> Tensor:
@@ -113,15 +187,26 @@ class LoraLinear(nn.Module):
         y: Tensor = _LoraProduct.apply(
             x, x_dropout, self.base.weight, self.base.bias, self.lora_A, self.lora_B, self.scaling
         )  # type: ignore[no-untyped-call]
-        return y
+        if self.start_A is None or self.start_B is None:
+            return y
+        hidden = nn.functional.linear(x, self.start_A.to(x.dtype))
+        return y - self.scaling * nn.functional.linear(hidden, self.start_B.to(x.dtype))
 
     def merged(self) -> nn.Linear:
         """Return the base layer with the adapter added into its weight; summed in float32, then rounded once."""
-        delta = (self.lora_B.detach() @ self.lora_A.detach()) * self.scaling
+        factors = self.factors
+        delta = (factors.b @ factors.a) * self.scaling
         weight = self.base.weight
         with torch.no_grad():
             weight.copy_((weight.float() + delta.to(weight.device)).to(weight.dtype))
         return self.base
+
+
+def _uniform(rows: int, columns: int) -> Tensor:
+    """Return a matrix as `nn.Linear` starts with (He et al.)."""
+    matrix = torch.empty(rows, columns)
+    nn.init.kaiming_uniform_(matrix, a=math.sqrt(5))
+    return matrix
 
 
 class _LoraProduct(torch.autograd.Function):
@@ -176,49 +261,50 @@ def add_adapter(network: nn.Module, config: AdapterConfig) -> list[str]:
     """Freeze `network` and add a trainable LoRA adapter to its target layers, in place; returns the layers' names.
 
     Where all linear layers are meant, weights that no adapter reaches are logged. Raises `InvalidParameter` if a target names
-    no linear layer.
+    no linear layer, or a rank is more than a decomposed weight has.
     """
     names = target_names(network, config.targets)
-    if not config.targets and (shares := unreached_shares(network)):
+    if not config.targets.chosen and (shares := unreached_shares(network)):
         parts = ", ".join(f"{name} ({share:.0%} of the weights)" for name, share in shares.items())
         logger.warning(
             "No adapter reaches %s: these are no linear layers, as the experts of a mixture that share one tensor. They stay "
             "as they are; apply_lora false trains them.",
             parts,
         )
+    layers = {name: network.get_submodule(name) for name in names}
+    if config.start.startswith("pissa"):
+        _require_ranks(layers, config)
+        logger.info("Decomposes the weights of %d layers (%s)", len(layers), config.start)
     network.requires_grad_(False)
-    for name in names:
-        layer = network.get_submodule(name)
+    for name, layer in layers.items():
         assert isinstance(layer, nn.Linear)
-        _replace(network, name, LoraLinear(layer, config.r, config.scaling, config.dropout))
+        own = config.of_layer(name)
+        _replace(network, name, LoraLinear(layer, own.r, own.scaling, own.dropout, own.start))
     return names
 
 
-def target_names(network: nn.Module, targets: Sequence[str] = ()) -> list[str]:
-    """Return the names of the linear layers that match `targets` (target modules): all but the head if there are none."""
-    head = _head(network)
-    linears = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
-    body = [name for name, module in linears.items() if module is not head]
-    if not targets:
-        if not body:
-            raise NotSupported(
-                f"{type(network).__name__} has no linear layers that LoRA can adapt: set apply_lora false."
-            )
-        return body
+def _require_ranks(layers: Mapping[str, Any], config: AdapterConfig) -> None:
+    """Raise `InvalidParameter` for ranks that are more than a weight's singular values."""
     faults = Faults()
-    matches: set[str] = set()
-    for target in targets:
-        hits = {name for name in linears if name == target or name.endswith("." + target)}
-        if not hits:
-            last_parts = sorted({name.rsplit(".", 1)[-1] for name in body})
-            is_weight = any(name == target or name.endswith(f".{target}") for name, _ in network.named_parameters())
-            why = ", whose weights are in one tensor and no linear layer's" if is_weight else ""
-            faults.add(f"lora_target_modules has '{target}'{why}, expected some of {', '.join(last_parts)}.")
-        if not hits <= set(body) and _is_head_tied(network):
-            faults.add(f"lora_target_modules has '{target}', whose weight is the embedding's too: leave it out.")
-        matches |= hits
+    for name, layer in layers.items():
+        most, rank = min(layer.in_features, layer.out_features), config.of_layer(name).r
+        if rank > most:
+            faults.add(f"{name} has {most} singular values, and its rank is {rank}. Lower lora_r, or set rank_pattern.")
+    faults.require_none(f"init_lora_weights {config.start} can't start from the weights.")
+
+
+def target_names(network: nn.Module, targets: TargetModules | None = None) -> list[str]:
+    """Return the linear layers that get an adapter by name, all but the head by default; raises what `add_adapter` does."""
+    targets = targets or TargetModules()
+    linears = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
+    head = next((name for name, module in linears.items() if module is _head(network)), "")
+    if not any(name != head for name in linears):
+        raise NotSupported(f"{type(network).__name__} has no linear layers that LoRA can adapt: set apply_lora false.")
+    weights = [name for name, _ in network.named_parameters()]
+    faults = Faults()
+    faults.add(*targets.faults(list(linears), head, bool(head) and _is_head_tied(network), others=weights))
     faults.require_none("No adapter can be put on the network.")
-    return [name for name in linears if name in matches]
+    return targets.select(list(linears), head)
 
 
 def unreached_shares(network: nn.Module) -> dict[str, float]:
@@ -244,13 +330,48 @@ def adapters(network: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
             yield name, module
 
 
+def is_at_start(network: nn.Module) -> bool:
+    """Return whether no layer's adapter adds anything yet."""
+    return all(layer.is_at_start for _, layer in adapters(network))
+
+
 def adapter_tensors(network: nn.Module) -> dict[str, Tensor]:
-    """Return the adapter's weights under peft's names, sharing memory with the network."""
+    """Return the adapter's weights under peft's names, sharing memory with the network; what is subtracted ends on `.start`."""
     tensors = {}
     for name, layer in adapters(network):
         tensors[f"{_PREFIX}{name}.lora_A.weight"] = layer.lora_A.detach()
         tensors[f"{_PREFIX}{name}.lora_B.weight"] = layer.lora_B.detach()
+        if layer.start_A is not None and layer.start_B is not None:
+            tensors[f"{_PREFIX}{name}.lora_A{_START}"] = layer.start_A
+            tensors[f"{_PREFIX}{name}.lora_B{_START}"] = layer.start_B
     return tensors
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Return the adapter's weights of a folder that `save_adapter` wrote, as `adapter_tensors` has them."""
+    with safe_open(folder / WEIGHTS_FILE, "pt") as file:
+        has_start = _HAS_START in (file.metadata() or {})
+    tensors: dict[str, Tensor] = load_file(folder / WEIGHTS_FILE)
+    if not has_start:
+        return tensors
+    halves = {}
+    for name, tensor in tensors.items():
+        is_a = ".lora_A." in name
+        factor, start = tensor.chunk(2, dim=0 if is_a else 1)
+        halves[name] = factor
+        halves[name.removesuffix(".weight") + _START] = start if is_a else -start
+    return halves
+
+
+def _joined(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return factors with what is subtracted behind them: a plain adapter of twice the rank."""
+    joined = {name: tensor for name, tensor in tensors.items() if not name.endswith(_START)}
+    for name, factor in joined.items():
+        start = tensors.get(name.removesuffix(".weight") + _START)
+        if start is not None:
+            is_a = ".lora_A." in name
+            joined[name] = torch.cat([factor, start]) if is_a else torch.cat([factor, -start], dim=1)
+    return joined
 
 
 def save_adapter(
@@ -261,26 +382,44 @@ def save_adapter(
     weights: the adapter's, as `adapter_tensors` names them, if not those of now.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in (weights or adapter_tensors(network)).items()}
-    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    tensors = weights or adapter_tensors(network)
+    has_start = any(name.endswith(_START) for name in tensors)
+    files = {name: tensor.cpu().contiguous() for name, tensor in _joined(tensors).items()}
+    save_file(
+        files, folder / WEIGHTS_FILE, metadata={"format": "pt"} | ({_HAS_START: config.start} if has_start else {})
+    )
+    saved = _doubled(config) if has_start else config
     body = {
         **_UNUSED,
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "auto_mapping": None,
-        "base_model_name_or_path": config.base,
+        "base_model_name_or_path": saved.base,
         "revision": None,
         "inference_mode": True,
         "init_lora_weights": True,
-        "r": config.r,
-        "lora_alpha": int(config.alpha) if float(config.alpha).is_integer() else config.alpha,
-        "lora_dropout": config.dropout,
+        "r": saved.r,
+        "lora_alpha": _number(saved.alpha),
+        "lora_dropout": saved.dropout,
         "target_modules": _shortest(network, [name for name, _ in adapters(network)]),
-        "rank_pattern": {},
-        "alpha_pattern": {},
-        "use_rslora": config.use_rslora,
+        "rank_pattern": dict(saved.targets.ranks),
+        "alpha_pattern": {key: _number(alpha) for key, alpha in saved.targets.alphas.items()},
+        "use_rslora": saved.use_rslora,
     }
     write_json(folder / CONFIG_FILE, body, indent=2, sort_keys=True)
+
+
+def _doubled(config: AdapterConfig) -> AdapterConfig:
+    """Return the shape of twice the ranks with the same scaling."""
+    factor = math.sqrt(2) if config.use_rslora else 2
+    ranks = {key: 2 * rank for key, rank in config.targets.ranks.items()}
+    alphas = {key: factor * alpha for key, alpha in config.targets.alphas.items()}
+    targets = replace(config.targets, ranks=ranks, alphas=alphas)
+    return replace(config, r=2 * config.r, alpha=factor * config.alpha, targets=targets)
+
+
+def _number(value: float) -> float:
+    return int(value) if float(value).is_integer() else value
 
 
 def load_adapter(network: nn.Module, folder: Path) -> AdapterConfig:
@@ -293,7 +432,7 @@ def load_adapter(network: nn.Module, folder: Path) -> AdapterConfig:
     config, factors = read_factors(folder, linears, type(network).__name__)
     network.requires_grad_(False)
     for name, layer_factors in factors.items():
-        layer = LoraLinear(linears[name], layer_factors.rank, layer_factors.scaling, config.dropout)
+        layer = LoraLinear(linears[name], layer_factors.rank, layer_factors.scaling, config.dropout, start=None)
         with torch.no_grad():
             layer.lora_A.copy_(layer_factors.a)
             layer.lora_B.copy_(layer_factors.b)
@@ -324,7 +463,7 @@ def read_factors(
     faults.require_none(f"{folder}: the adapter doesn't fit {network}.", InvalidFile)
     factors = {}
     for name, parts in parts_by_name.items():
-        alpha = _by_pattern(body.get("alpha_pattern") or {}, name, config.alpha)
+        alpha = by_pattern(config.targets.alphas, name, config.alpha)
         scaling = replace(config, r=parts["A"].shape[0], alpha=alpha).scaling
         factors[name] = Factors(parts["A"], parts["B"], scaling)
     return config, factors
@@ -355,13 +494,20 @@ def _config(body: Mapping[str, Any]) -> AdapterConfig:
     if body.get("peft_type") != "LORA":
         faults.add(f"peft_type is {body.get('peft_type')!r}, expected 'LORA'.")
     faults.add(*(f"{key} is {body[key]!r}." for key, unused in _UNUSED.items() if (body.get(key) or unused) != unused))
+    start = str(body.get("init_lora_weights")).lower()
+    if start.startswith(_CHANGED_BASES):
+        faults.add(
+            f"init_lora_weights is '{start}': it was trained beside other weights than the base's. Save it with peft's "
+            "path_initial_model_for_weight_conversion, which makes it a plain one."
+        )
     faults.require_none("The adapter uses what only peft computes: merge it with peft first.", NotSupported)
     targets = body.get("target_modules") or ()
+    chosen = Modules(pattern=targets) if isinstance(targets, str) else Modules(tuple(targets))
     return AdapterConfig(
         r=int(body.get("r", 8)),
         alpha=float(body.get("lora_alpha", 8)),
         dropout=float(body.get("lora_dropout") or 0.0),
-        targets=(targets,) if isinstance(targets, str) else tuple(targets),
+        targets=TargetModules(chosen, ranks=body.get("rank_pattern") or {}, alphas=body.get("alpha_pattern") or {}),
         use_rslora=bool(body.get("use_rslora", False)),
         base=body.get("base_model_name_or_path"),
     )
@@ -402,14 +548,6 @@ def _misfits(name: str, parts: Mapping[str, Tensor], linear: LinearShape | None)
         for part, shape in shapes.items()
         if tuple(parts[part].shape) != shape
     ]
-
-
-def _by_pattern(pattern: Mapping[str, float], name: str, default: float) -> float:
-    """Return the value of the first key of peft's `alpha_pattern` that `name` ends on."""
-    for key, value in pattern.items():
-        if re.match(rf"(.*\.)?({key})$", name):
-            return float(value)
-    return default
 
 
 def _shortest(network: nn.Module, names: list[str]) -> list[str]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
 from mafunzo.entities.job import Value
-from mafunzo.entities.parameters.constraint import faults_between, lora_targets
+from mafunzo.entities.parameters.constraint import faults_between
 from mafunzo.entities.parameters.table import DEFAULTS
+from mafunzo.entities.parameters.target_modules import TargetModules
 from mafunzo.errors import InvalidParameter
 
 
@@ -64,6 +65,14 @@ class TrainingArguments:
     cpu_processes_finetune: int
     strict_compute: bool
     lora_target_modules: str | None
+    use_rslora: bool
+    exclude_modules: str | None
+    layers_to_transform: str | None
+    layers_pattern: str | None
+    rank_pattern: str | None
+    alpha_pattern: str | None
+    loraplus_lr_ratio: float | None
+    init_lora_weights: str
     warmup_ratio: float
     save_interval_s: float
     max_memory_gb: float
@@ -90,6 +99,6 @@ class TrainingArguments:
         return self.num_nodes_finetune * self.number_of_gpu_to_use_finetuning
 
     @property
-    def lora_targets(self) -> tuple[str, ...]:
-        """The last parts of the names of the layers that get an adapter; empty: all but the head."""
-        return lora_targets(self.lora_target_modules)
+    def lora_targets(self) -> TargetModules:
+        """The layers that get an adapter, and what is theirs alone."""
+        return TargetModules.of(vars(self))

@@ -30,7 +30,7 @@ from transformers import PreTrainedModel
 from mafunzo.compute.device.full_disk import is_full_disk
 from mafunzo.compute.model.folder import sha256
 from mafunzo.compute.model.loading import save_network
-from mafunzo.compute.model.lora import WEIGHTS_FILE, AdapterConfig, save_adapter
+from mafunzo.compute.model.lora import WEIGHTS_FILE, AdapterConfig, read_tensors, save_adapter
 from mafunzo.compute.training.snapshot import OptimizerState, Snapshot, restore_random_state, unflatten, weights_of
 from mafunzo.errors import ArtifactCorrupt, Faults, StorageFull
 from mafunzo.tracking.atomic_json import write_json
@@ -119,7 +119,10 @@ def load_weights(network: PreTrainedModel, is_adapter: bool, folder: Path) -> No
 
 def read_weights(is_adapter: bool, folder: Path) -> Iterator[tuple[str, Tensor]]:
     """Yield the weights of a checkpoint by name, of one file after the other."""
-    for file in [folder / WEIGHTS_FILE] if is_adapter else sorted(folder.glob("model*.safetensors")):
+    if is_adapter:
+        yield from read_tensors(folder).items()
+        return
+    for file in sorted(folder.glob("model*.safetensors")):
         yield from load_file(file).items()
 
 

@@ -10,14 +10,14 @@ import torch
 from mafunzo.compute.device.memory import peak_bytes, release
 from mafunzo.compute.device.precision import name
 from mafunzo.compute.model.folder import copy_files, read_facts, read_json
-from mafunzo.compute.model.lora import adapters
+from mafunzo.compute.model.lora import adapters, is_at_start
 from mafunzo.compute.training import checkpoint
 from mafunzo.compute.training.learning_curve import draw_learning_curve
 from mafunzo.compute.training.memory_plan import MemoryPlan
 from mafunzo.compute.training.recomputation import recomputed_layers
 from mafunzo.compute.training.run import Run, base_name
 from mafunzo.compute.training.state import History, TrainingState, total_flos, trainer_state
-from mafunzo.errors import InvalidFile
+from mafunzo.errors import FailedError, InvalidFile
 from mafunzo.tracking.atomic_json import write_json
 
 logger = logging.getLogger(__name__)
@@ -76,6 +76,11 @@ def _write_best_weights(run: Run, state: TrainingState) -> int:
     elif state.diverged_at is not None and state.best_step is None:
         best = _load_before_rise(run, state)
     network.eval()
+    if is_lora and is_at_start(network):
+        raise FailedError(
+            f"Training changed nothing: after {state.step} steps the adapter is as it began, and the model would be its base. "
+            "No gradient reached it, or learning_rate is too small: raise it, or train for more steps."
+        )
     if not is_lora:
         network.to(_saved_dtype(run))
     checkpoint.save_weights(network, run.adapter, output)

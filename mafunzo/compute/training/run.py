@@ -16,7 +16,7 @@ from mafunzo.compute.device.allocator import large_blocks_given_back
 from mafunzo.compute.device.precision import Precision, choose
 from mafunzo.compute.model.folder import read_facts
 from mafunzo.compute.model.loading import load_network
-from mafunzo.compute.model.lora import AdapterConfig, add_adapter
+from mafunzo.compute.model.lora import AdapterConfig, adapters, add_adapter
 from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.batch import Batch, RowFormat, Rows, read_rows
 from mafunzo.compute.training.data_order import DataOrder
@@ -30,7 +30,7 @@ from mafunzo.compute.training.parts import load_parts
 from mafunzo.compute.training.proof import Place
 from mafunzo.compute.training.ranks import ALONE, Ranks
 from mafunzo.compute.training.recomputation import save_less
-from mafunzo.compute.training.schedule import make_schedule
+from mafunzo.compute.training.schedule import make_schedule, require_a_rate
 from mafunzo.entities.deepspeed import DeepSpeedConfig
 from mafunzo.entities.parameters.machine import strict_fault
 from mafunzo.errors import Faults, InvalidFile
@@ -153,7 +153,7 @@ def _assemble(request: TrainingRequest, ranks: Ranks, is_sharded: bool) -> Run:
     _seed(arguments)
     network = _load(request, precision, device, ranks, is_sharded)
     packed = None if is_sharded else prepare(network, Place.of(request.proofs, request.base, network))
-    adapter = _make_trainable(network, request)
+    adapter = _make_trainable(network, request, ranks)
     save_less(network)
     size = NetworkSize.of(network)
     root = shard(network, ranks, device) if is_sharded and not arguments.apply_deepspeed else None
@@ -173,6 +173,8 @@ def _assemble(request: TrainingRequest, ranks: Ranks, is_sharded: bool) -> Run:
     if arguments.gradient_checkpointing:  # activation recomputation: the backward pass runs each layer's forward again
         network.activation_checkpointing_enable({"use_reentrant": False})
     _seed_dropout(arguments, ranks)
+    schedule = make_schedule(optimizer, arguments, order.total_steps)
+    require_a_rate(schedule, order.total_steps)
     return Run(
         request=request,
         rows=rows,
@@ -184,7 +186,7 @@ def _assemble(request: TrainingRequest, ranks: Ranks, is_sharded: bool) -> Run:
         adapter=adapter,
         order=order,
         optimizer=optimizer,
-        schedule=make_schedule(optimizer, arguments, order.total_steps),
+        schedule=schedule,
         stepper=stepper,
         ranks=ranks,
     )
@@ -256,7 +258,7 @@ def _seed_dropout(arguments: TrainingArguments, ranks: Ranks) -> None:
         torch.manual_seed(int(np.random.SeedSequence([arguments.seed, ranks.rank]).generate_state(1)[0]))
 
 
-def _make_trainable(network: PreTrainedModel, request: TrainingRequest) -> AdapterConfig | None:
+def _make_trainable(network: PreTrainedModel, request: TrainingRequest, ranks: Ranks) -> AdapterConfig | None:
     """Put a LoRA adapter beside the frozen weights, or let all weights be trained."""
     arguments = request.arguments
     if not arguments.apply_lora:
@@ -267,7 +269,19 @@ def _make_trainable(network: PreTrainedModel, request: TrainingRequest) -> Adapt
         alpha=arguments.lora_alpha,
         dropout=arguments.lora_dropout,
         targets=arguments.lora_targets,
+        use_rslora=arguments.use_rslora,
+        start=arguments.init_lora_weights,
         base=base_name(request.base),
     )
     add_adapter(network, config)
+    if ranks.size > 1:
+        _start_as_first(network, ranks)
     return config
+
+
+def _start_as_first(network: PreTrainedModel, ranks: Ranks) -> None:
+    """Have adapters that start from the weights do so as the first rank's: singular vectors may have other signs elsewhere."""
+    for _, layer in adapters(network):
+        if layer.start_A is not None and layer.start_B is not None:
+            first = ranks.of_each({"a": layer.start_A, "b": layer.start_B})[0]
+            layer.begin_at(first["a"], first["b"])

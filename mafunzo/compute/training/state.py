@@ -32,7 +32,17 @@ _FREE = frozenset(
 """Arguments that may differ when a checkpoint is resumed from: they change no result, but for rounding."""
 _SHARDING = frozenset({"apply_deepspeed", "deepspeed_stage"})
 """Arguments that may differ too, and that checkpoints name nevertheless, as earlier versions did."""
-_ADDED = {"num_nodes_finetune": 1}
+_ADDED = {
+    "num_nodes_finetune": 1,
+    "use_rslora": "false",
+    "exclude_modules": None,
+    "layers_to_transform": None,
+    "layers_pattern": None,
+    "rank_pattern": None,
+    "alpha_pattern": None,
+    "loraplus_lr_ratio": None,
+    "init_lora_weights": "true",
+}
 """Arguments that earlier versions didn't have, and what these did: a checkpoint names one only where it is another."""
 _EARLIER_STATE = {"head_chunk": CHUNK}
 """What the checkpoints of earlier versions don't say of their state, as it was always the same."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mafunzo.entities.parameters.constraint import lora_targets
+from mafunzo.entities.parameters.target_modules import TargetModules
 
 HEADS = ("lm_head", "embed_out")
 """What architectures call the layer that makes logits."""
@@ -25,38 +25,36 @@ _LONGEST_HEADER = 100 << 20
 
 @dataclass(frozen=True)
 class Layers:
-    """The linear layers of a network: the last parts of their names. architecture: transformers' `model_type`.
+    """The linear layers of a network by their whole names. architecture: transformers' `model_type`.
 
     The head is among them only where its weight isn't the embedding's too. has_experts: whether it is a mixture (MoE).
     """
 
     architecture: str
-    names: frozenset[str]
+    names: tuple[str, ...]
     has_experts: bool = False
 
-    def notes(self, model: str, apply_lora: bool, targets: str | None) -> Iterator[str]:
+    def notes(self, model: str, apply_lora: bool, targets: TargetModules) -> Iterator[str]:
         """Yield what is to be known of the adapter, for the same values."""
-        if apply_lora and self.has_experts and not lora_targets(targets):
+        if apply_lora and self.has_experts and not targets.chosen:
             yield (
                 f"The experts of {model} get no adapter where they share one tensor, as transformers loads them: LoRA adapts "
                 "its linear layers. The finetune step says which weights stay as they are."
             )
 
-    def faults(self, model: str, apply_lora: bool, targets: str | None) -> Iterator[str]:
-        """Yield why no adapter can be put on the network, for the values of `apply_lora` and `lora_target_modules`."""
-        if apply_lora and self.architecture in _WITHOUT_LINEAR_LAYERS:
+    def faults(self, model: str, apply_lora: bool, targets: TargetModules) -> Iterator[str]:
+        """Yield why no adapter can be put on the network, for the values of `apply_lora` and those that name target modules."""
+        if not apply_lora:
+            return
+        if self.architecture in _WITHOUT_LINEAR_LAYERS:
             yield (
                 f"apply_lora is 'true', but {model} ({self.architecture}) has no linear layers that LoRA can adapt. Set "
                 "apply_lora false."
             )
             return
-        for target in lora_targets(targets):
-            name = target.rsplit(".", 1)[-1]
-            if name in HEADS and name not in self.names:
-                yield f"lora_target_modules has '{target}', whose weight is the embedding's too in {model}: leave it out."
-            elif name not in self.names:
-                known = ", ".join(sorted(self.names - set(HEADS)))
-                yield f"lora_target_modules has '{target}', expected some of {known} for {model}."
+        head = next((name for name in self.names if name.rsplit(".", 1)[-1] in HEADS), "")
+        linears = self.names if head else (*self.names, HEADS[0])
+        yield from targets.faults(linears, head or HEADS[0], is_head_tied=not head, model=model)
 
 
 def layers_of(config: Path, weights: Sequence[Path]) -> Layers | None:
@@ -65,14 +63,10 @@ def layers_of(config: Path, weights: Sequence[Path]) -> Layers | None:
     shapes = {name: shape for file in weights for name, shape in (_shapes(file) or {}).items()}
     if not body or not shapes or body.get("quantization_config"):
         return None
-    matrices = {
-        name.removesuffix(".weight") for name, shape in shapes.items() if name.endswith(".weight") and shape == 2
-    }
-    names = {name.rsplit(".", 1)[-1] for name in matrices} - set(_EMBEDDINGS)
-    is_head_tied = body.get("tie_word_embeddings") is True
-    has_experts = any(".experts." in name for name in shapes)
-    layers = frozenset(names - set(HEADS) if is_head_tied else names)
-    return Layers(str(body.get("model_type", "")), layers, has_experts)
+    matrices = [name.removesuffix(".weight") for name, n in shapes.items() if name.endswith(".weight") and n == 2]
+    left_out = {*_EMBEDDINGS, *(HEADS if body.get("tie_word_embeddings") is True else ())}
+    names = tuple(name for name in matrices if name.rsplit(".", 1)[-1] not in left_out)
+    return Layers(str(body.get("model_type", "")), names, any(".experts." in name for name in shapes))
 
 
 def folder_faults(folder: Path) -> list[str]:

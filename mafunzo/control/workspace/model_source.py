@@ -128,7 +128,7 @@ class ModelSources:
         mirror = find_mirror(self._services, AssetType.MODEL, repository) if repository else None
         name = f"{card.name}:{card.version}"
         inputs = {"mlflow_model_path": Upload(name, lambda: self._put_card(card, mirror))}
-        layers = Layers(card.architecture, frozenset(card.linear_layers)) if card.linear_layers else None
+        layers = Layers(card.architecture, card.linear_modules) if card.linear_modules else None
         return ModelSource(name, inputs, card.defaults, card.ranges, layers=layers)
 
     def _source_hub(self, repository: str) -> ModelSource:

@@ -29,9 +29,11 @@ from mafunzo.entities.deepspeed import deepspeed_config
 from mafunzo.entities.evaluation import evaluation_config, too_few, unmeasured
 from mafunzo.entities.job import ArtifactInput
 from mafunzo.entities.job_request import JobRequest, RequestInput
-from mafunzo.entities.parameters.constraint import faults_between, lora_targets
+from mafunzo.entities.parameters.constraint import faults_between
+from mafunzo.entities.parameters.lora import lora_faults
 from mafunzo.entities.parameters.parameter import typed
 from mafunzo.entities.parameters.score import SCORED_ROWS, scoring_faults
+from mafunzo.entities.parameters.target_modules import OF_TARGETS, TargetModules
 from mafunzo.entities.reference import AssetReference, LocalPath, PathInput, Reference
 from mafunzo.errors import Faults
 
@@ -205,18 +207,8 @@ class _Inputs:
                         f"{name} is {value}, expected {low:g} to {high:g} for {model.name}, whose card is narrower than the "
                         f"parameter (mafunzo model show {model.name})."
                     )
-            if "lora_target_modules" not in values:
-                continue
-            is_lora, targets = bool(values["apply_lora"]), values["lora_target_modules"]
-            if model.layers is not None:
-                self._faults.add(*model.layers.faults(model.name, is_lora, targets))
-                self.model_notes += model.layers.notes(model.name, is_lora, targets)
-            elif is_lora and lora_targets(targets):
-                self.model_notes.append(
-                    f"Whether {model.name} has the layers of lora_target_modules ({targets}) can't be told before it is "
-                    "fetched: the finetune step fails for one that it hasn't. Import it first to have them checked: "
-                    f"mafunzo model import {model.name}"
-                )
+            if "lora_target_modules" in values and not lora_faults(values):
+                self._check_layers(model, values)
         if "apply_early_stopping" in self._pipeline.inputs:
             self._faults.add(*faults_between(values))
         if "deepspeed" in self._pipeline.inputs:
@@ -225,6 +217,19 @@ class _Inputs:
             self._faults.add(*scoring_faults(values))
         if "evaluation_config_params" in self._pipeline.inputs:
             self._check_evaluation(values)
+
+    def _check_layers(self, model: ModelSource, values: Mapping[str, Any]) -> None:
+        """Find what names no layer of a model, and note what is to be known of its adapter."""
+        is_lora, targets = bool(values["apply_lora"]), TargetModules.of(values)
+        if model.layers is not None:
+            self._faults.add(*model.layers.faults(model.name, is_lora, targets))
+            self.model_notes += model.layers.notes(model.name, is_lora, targets)
+        elif is_lora and not targets.is_default:
+            named = ", ".join(f"{name} ({values[name]})" for name in OF_TARGETS if values[name])
+            self.model_notes.append(
+                f"Whether {model.name} has the layers of {named} can't be told before it is fetched: the finetune step fails "
+                f"for one that it hasn't. Import it first to have them checked: mafunzo model import {model.name}"
+            )
 
     def _parse(self) -> dict[str, Any]:
         """Return every literal input as its type; a broken one, which the plan tells of, has its default."""

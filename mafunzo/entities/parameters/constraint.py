@@ -1,21 +1,28 @@
 """What must hold between the parameters of a fine-tuning job that are each in their range."""
 
+import json
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
-ALL_LINEAR = ("all", "all-linear")
-"""What LLaMA-Factory and PEFT call all linear layers but the head."""
-NAME_LISTS = frozenset({"lora_target_modules"})
-"""The parameters that are names with commas between, and may be given as a list."""
+from mafunzo.entities.parameters.lora import lora_faults
+
+NAME_LISTS: Mapping[str, tuple[type, ...]] = {
+    "lora_target_modules": (str,),
+    "exclude_modules": (str,),
+    "layers_to_transform": (str, int),
+    "layers_pattern": (str,),
+}
+"""The parameters that are names or numbers with commas between, and may be given as a list of such."""
+OBJECTS = frozenset({"rank_pattern", "alpha_pattern"})
+"""The parameters that are a JSON object, and may be given as one."""
 
 
 def faults_between(values: Mapping[str, Any]) -> list[str]:
     """Return the faults; `values` holds every parameter as its type, with its default where none was given."""
     strategy, interval = values["evaluation_strategy"], values["evaluation_steps_interval"]
     n_processes, step_rows = values["cpu_processes_finetune"], rows_per_step(values)
-    max_steps, warmup_steps, targets = values["max_steps"], values["warmup_steps"], values["lora_target_modules"]
+    max_steps, warmup_steps = values["max_steps"], values["warmup_steps"]
     is_fsdp = values["data_parallel_strategy"] == "fsdp"
     rules = (
         (
@@ -76,20 +83,8 @@ def faults_between(values: Mapping[str, Any]) -> list[str]:
             f"cpu_processes_finetune is {n_processes}, and the rows of a step, which they share, are {step_rows}. Raise "
             "per_device_train_batch_size or gradient_accumulation_steps, or use fewer processes.",
         ),
-        (
-            targets and not values["apply_lora"],
-            "lora_target_modules is given while apply_lora is 'false'. Set apply_lora true, or leave it out.",
-        ),
-        (
-            targets and not split_names(targets),
-            f"lora_target_modules is '{targets}', expected names with commas between.",
-        ),
-        (
-            len(split_names(targets)) > 1 and set(ALL_LINEAR) & set(split_names(targets)),
-            f"lora_target_modules is '{targets}': all linear layers, and others beside them. Keep one of both.",
-        ),
     )
-    return [fault for is_broken, fault in rules if is_broken]
+    return [*(fault for is_broken, fault in rules if is_broken), *lora_faults(values)]
 
 
 def rows_per_step(values: Mapping[str, Any]) -> int:
@@ -103,18 +98,10 @@ def rows_per_step(values: Mapping[str, Any]) -> int:
     return math.prod(int(values[name]) for name in names)
 
 
-def lora_targets(text: str | None) -> tuple[str, ...]:
-    """Return the names of the layers that get an adapter; nothing for all linear layers but the head."""
-    names = split_names(text)
-    return () if set(names) <= set(ALL_LINEAR) else names
-
-
 def joined_names(name: str, value: Any) -> Any:
-    """Return a list of names as the text that a parameter of names takes; any other value as it is."""
-    is_list = name in NAME_LISTS and isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
-    return ",".join(value) if is_list else value
-
-
-def split_names(text: str | None) -> tuple[str, ...]:
-    """Return the names in `q_proj,v_proj`, also with spaces or as a list in brackets."""
-    return tuple(name for name in re.split(r"[\s,\[\]'\"]+", text or "") if name)
+    """Return a list or an object as the text that a parameter of such takes; any other value as it is."""
+    if name in OBJECTS and isinstance(value, Mapping):
+        return json.dumps(dict(value))
+    kinds = NAME_LISTS.get(name)
+    is_list = kinds is not None and isinstance(value, list | tuple) and all(type(item) in kinds for item in value)
+    return ",".join(map(str, value)) if is_list else value

@@ -1,68 +1,8 @@
-"""Training: adapters, epochs and batches, evaluation and checkpoints on the way, how it is executed."""
+"""Training: epochs and batches, evaluation and checkpoints on the way, how it is executed."""
 
+from mafunzo.entities.parameters.lora import LORA
 from mafunzo.entities.parameters.optimizer import OPTIMIZER
-from mafunzo.entities.parameters.parameter import EVALUATE, FINETUNE, PACKAGE_MODEL, TRUTH, Parameter
-
-_LORA = (
-    Parameter(
-        "apply_lora",
-        "string",
-        "Whether small adapters are trained beside the frozen weights (LoRA), instead of all weights.",
-        default="false",
-        enum=TRUTH,
-        steps=(FINETUNE,),
-    ),
-    Parameter(
-        "merge_lora_weights",
-        "string",
-        "Whether the packaged and served model has the adapter added into its weights; if not, it is the adapter with its "
-        "base named by hash. pytorch_model_folder keeps the adapter either way.",
-        default="true",
-        enum=TRUTH,
-        steps=(EVALUATE, PACKAGE_MODEL),
-        effects={
-            EVALUATE: "Whether an adapter is added into the base's weights first, as package_model does with the same input.",
-            PACKAGE_MODEL: "Add an adapter into the base's weights; otherwise the folder holds the adapter alone, its base "
-            "named by hash.",
-        },
-    ),
-    Parameter(
-        "lora_alpha",
-        "integer",
-        "The adapter's product is scaled by lora_alpha / lora_r.",
-        default=128,
-        minimum=1,
-        steps=(FINETUNE,),
-    ),
-    Parameter(
-        "lora_r",
-        "integer",
-        "The adapter's rank: more learns more, and costs memory and time.",
-        default=8,
-        minimum=1,
-        steps=(FINETUNE,),
-        aliases=("lora_rank", "lora_dim"),
-    ),
-    Parameter(
-        "lora_dropout",
-        "number",
-        "The share of the adapter's input that is zeroed while training.",
-        default=0.0,
-        minimum=0.0,
-        maximum=0.99,
-        steps=(FINETUNE,),
-    ),
-    Parameter(
-        "lora_target_modules",
-        "string",
-        "The linear layers that get an adapter, by the last part of their name, as a list or with commas between; all but the "
-        "head if left out, and for all or all-linear. Experts of a mixture (MoE) that share one tensor are no linear layers: "
-        "they get no adapter, and the step says so.",
-        steps=(FINETUNE,),
-        aliases=("lora_target", "target_modules"),
-        is_own=True,
-    ),
-)
+from mafunzo.entities.parameters.parameter import FINETUNE, TRUTH, Parameter
 
 _LENGTH = (
     Parameter(
@@ -332,4 +272,4 @@ FREE_ON_RESUME = (
 )
 """What may be given anew too, and changes no result."""
 
-TRAINING = (*_LORA, *_LENGTH, *OPTIMIZER, *_CHECKPOINTS, *_EXECUTION)
+TRAINING = (*LORA, *_LENGTH, *OPTIMIZER, *_CHECKPOINTS, *_EXECUTION)

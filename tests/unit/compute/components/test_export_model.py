@@ -34,7 +34,7 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter that changes what the base says, as package_model leaves it."""
     folder = tmp_path_factory.mktemp("tuned") / "data" / "adapter"
     network = load_network(base)
-    config = AdapterConfig(r=4, alpha=8, dropout=0.0, targets=(), base="tiny-llama:1")
+    config = AdapterConfig(r=4, alpha=8, dropout=0.0, base="tiny-llama:1")
     add_adapter(network, config)
     torch.manual_seed(0)
     with torch.no_grad():

@@ -13,6 +13,7 @@ from mafunzo.compute.inference.adapters import AdapterLinear
 from mafunzo.compute.inference.executor import Wanted
 from mafunzo.compute.inference.executor_torch import TorchExecutor
 from mafunzo.compute.model.lora import AdapterConfig, adapters, add_adapter, load_adapter, save_adapter
+from mafunzo.entities.parameters.target_modules import Modules, TargetModules
 from mafunzo.errors import Conflict, InvalidFile, MafunzoError, NotSupported
 from tests.support.row_runner import RowRunner
 from tests.support.tiny_network import VOCABULARY, make_network
@@ -33,7 +34,8 @@ def network() -> PreTrainedModel:
 
 def save(network: PreTrainedModel, folder: Path, seed: int, *targets: str) -> Path:
     """Write an adapter whose factors are random, so that it changes what the network says."""
-    tuned, config = copy.deepcopy(network), AdapterConfig(r=2 + seed, alpha=8, targets=targets)
+    chosen = TargetModules(Modules(targets))
+    tuned, config = copy.deepcopy(network), AdapterConfig(r=2 + seed, alpha=8, targets=chosen)
     torch.manual_seed(seed)
     add_adapter(tuned, config)
     for _, layer in adapters(tuned):

@@ -11,6 +11,7 @@ from mafunzo.compute.inference import packing
 from mafunzo.compute.inference.packing import PackedLinear, PackedLora, is_packable, pack_linears
 from mafunzo.compute.model.loading import load_network
 from mafunzo.compute.model.lora import AdapterConfig, LoraLinear, adapters, add_adapter
+from mafunzo.entities.parameters.target_modules import Modules, TargetModules
 from tests.support.tiny_network import make_network
 
 DTYPES = [dtype for dtype in (torch.bfloat16, torch.float32) if is_packable(dtype)]
@@ -43,7 +44,7 @@ def test_a_packed_adapter_gives_the_same(dtype: torch.dtype) -> None:
 def test_a_packed_network_gives_the_same(has_adapter: bool) -> None:
     network = make_network("llama")
     if has_adapter:
-        add_adapter(network, AdapterConfig(r=4, targets=("q_proj", "down_proj")))
+        add_adapter(network, AdapterConfig(r=4, targets=TargetModules(Modules(("q_proj", "down_proj")))))
         for _, layer in adapters(network):
             nn.init.normal_(layer.lora_B, std=0.1)
     ids = torch.tensor([[5, 6, 7, 8, 9]])
@@ -74,7 +75,7 @@ def test_weights_that_are_packed_are_held_once_and_no_file_of_them_is_left_mappe
 
 def test_layers_in_a_dtype_that_the_cpu_does_not_multiply_in_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
     network = make_network("llama").to(torch.bfloat16)
-    add_adapter(network, AdapterConfig(r=4, targets=("q_proj",)))
+    add_adapter(network, AdapterConfig(r=4, targets=TargetModules(Modules(("q_proj",)))))
     monkeypatch.setattr(packing, "is_packable", lambda dtype: dtype == torch.float32)
     ids = torch.tensor([[5, 6, 7, 8, 9]])
     with torch.inference_mode():

@@ -4,6 +4,7 @@ import math
 import peft
 import pytest
 import torch
+from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors.torch import save_file
 from torch import nn
 from transformers import (
@@ -22,6 +23,7 @@ from mafunzo.compute.model.lora import (
     LoraLinear,
     adapters,
     add_adapter,
+    is_at_start,
     load_adapter,
     merge_adapter,
     save_adapter,
@@ -29,6 +31,8 @@ from mafunzo.compute.model.lora import (
 )
 from mafunzo.control.store.catalog import model_cards
 from mafunzo.entities.model_card import MadeSource
+from mafunzo.entities.parameters.table import DEFAULTS
+from mafunzo.entities.parameters.target_modules import Modules, TargetModules
 from mafunzo.errors import InvalidFile, InvalidParameter, NotSupported, UnsafeModel
 
 SIZES = {
@@ -54,6 +58,10 @@ IDS = torch.tensor([[1, 5, 9, 13, 17, 21, 60, 2]])
 def tiny(family: str = "llama", seed: int = 0) -> PreTrainedModel:
     torch.manual_seed(seed)
     return AutoModelForCausalLM.from_config(CONFIGS[family]).eval()
+
+
+def named(*names: str) -> TargetModules:
+    return TargetModules(Modules(names))
 
 
 def tuned(family: str = "llama", **config: object) -> tuple[PreTrainedModel, AdapterConfig]:
@@ -104,12 +112,35 @@ def test_only_the_adapter_trains():
 
 
 def test_targets_are_named_by_their_last_part():
-    assert target_names(tiny("phi3"), ["qkv_proj"]) == [f"model.layers.{i}.self_attn.qkv_proj" for i in (0, 1)]
+    assert target_names(tiny("phi3"), named("qkv_proj")) == [f"model.layers.{i}.self_attn.qkv_proj" for i in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("values", "theirs"),
+    [
+        pytest.param({"lora_target_modules": "q_proj,mlp.up_proj"}, {"target_modules": ["q_proj", "mlp.up_proj"]}, id="names"),
+        pytest.param({"lora_target_modules": r".*\.1\..*_proj"}, {"target_modules": r".*\.1\..*_proj"}, id="a pattern"),
+        pytest.param(
+            {"lora_target_modules": "q_proj,o_proj", "layers_to_transform": "1", "exclude_modules": r".*o_proj"},
+            {"target_modules": ["q_proj", "o_proj"], "layers_to_transform": [1], "exclude_modules": r".*o_proj"},
+            id="layers, and a pattern left out",
+        ),
+        pytest.param(
+            {"lora_target_modules": "down_proj", "layers_to_transform": "0", "layers_pattern": "layers"},
+            {"target_modules": ["down_proj"], "layers_to_transform": [0], "layers_pattern": ["layers"]},
+            id="layers of a list",
+        ),
+    ],
+)  # fmt: skip
+def test_the_layers_are_those_that_peft_takes(values, theirs):
+    network, config = tiny(), peft.LoraConfig(**theirs)
+    expected = [name for name, _ in network.named_modules() if check_target_module_exists(config, name)]
+    assert expected and target_names(network, TargetModules.of(DEFAULTS | values)) == expected
 
 
 def test_an_unknown_target_is_refused_with_those_that_exist():
     with pytest.raises(InvalidParameter, match="No adapter") as excinfo:
-        target_names(tiny("phi3"), ["q_proj", "qkv_proj"])
+        target_names(tiny("phi3"), named("q_proj", "qkv_proj"))
     assert excinfo.value.faults == (
         "lora_target_modules has 'q_proj', expected some of down_proj, gate_up_proj, o_proj, qkv_proj.",
     )
@@ -118,7 +149,7 @@ def test_an_unknown_target_is_refused_with_those_that_exist():
 def test_a_tied_head_is_not_adapted():
     network = AutoModelForCausalLM.from_config(LlamaConfig(**SIZES, tie_word_embeddings=True))
     with pytest.raises(InvalidParameter) as excinfo:
-        target_names(network, ["lm_head"])
+        target_names(network, named("lm_head"))
     assert "lm_head" in excinfo.value.faults[0]
 
 
@@ -198,6 +229,51 @@ def test_a_variant_that_only_peft_computes_is_refused(tmp_path):
     assert excinfo.value.faults == ("use_dora is True.",)
 
 
+def test_an_adapter_that_peft_trained_beside_changed_weights_is_refused(tmp_path):
+    lora = peft.LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights="pissa")
+    peft.get_peft_model(tiny(), lora).save_pretrained(str(tmp_path))
+    with pytest.raises(NotSupported) as excinfo:
+        load_adapter(tiny(), tmp_path)
+    assert (
+        "init_lora_weights is 'pissa': it was trained beside other weights than the base's" in excinfo.value.faults[0]
+    )
+
+
+@pytest.mark.parametrize("start", ["true", "gaussian", "pissa", "pissa_niter_4"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_new_adapter_changes_nothing_however_it_starts(start, dtype):
+    network = tiny().to(dtype)
+    with torch.no_grad():
+        before = network(IDS).logits
+        add_adapter(network, AdapterConfig(r=4, alpha=16, start=start))
+        torch.testing.assert_close(
+            network(IDS).logits, before, rtol=1e-5, atol=1e-5 if dtype == torch.float32 else 2e-2
+        )
+    assert is_at_start(network)
+
+
+def test_an_adapter_that_starts_from_the_weights_is_saved_as_a_plain_one_of_twice_the_rank(tmp_path):
+    targets = TargetModules(ranks={"q_proj": 2}, alphas={"layers.1.mlp.up_proj": 3})
+    config = AdapterConfig(r=4, alpha=6, targets=targets, use_rslora=True, start="pissa")
+    add_adapter(network := tiny(), config)
+    for _, layer in adapters(network):
+        layer.lora_A.data += 0.1
+        layer.lora_B.data -= 0.1
+    assert not is_at_start(network)
+    save_adapter(network, config, tmp_path)
+    body = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (body["r"], body["rank_pattern"], body["init_lora_weights"]) == (8, {"q_proj": 4}, True)
+    load_adapter(loaded := tiny(), tmp_path)
+    with torch.no_grad():
+        expected = network(IDS).logits
+        assert not torch.allclose(expected, tiny()(IDS).logits, atol=1e-3)
+        torch.testing.assert_close(loaded(IDS).logits, expected, rtol=1e-5, atol=1e-5)
+        by_peft = peft.PeftModel.from_pretrained(tiny(), str(tmp_path)).eval()
+        torch.testing.assert_close(by_peft(IDS).logits, expected, rtol=1e-5, atol=1e-5)
+        merge_adapter(network)
+        torch.testing.assert_close(network(IDS).logits, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_an_adapter_of_another_network_is_refused_by_layer(tmp_path):
     network, config = tuned("phi3")
     save_adapter(network, config, tmp_path)
@@ -255,7 +331,7 @@ def test_experts_that_no_adapter_reaches_are_said(architecture, kinds, caplog):
     assert ("apply_lora false trains them" in told) is bool(kinds)
     if kinds:
         with pytest.raises(InvalidParameter, match="has 'gate_up_proj', whose weights are in one tensor"):
-            target_names(AutoModelForCausalLM.from_config(config), ["gate_up_proj"])
+            target_names(AutoModelForCausalLM.from_config(config), named("gate_up_proj"))
 
 
 @pytest.mark.parametrize("card", model_cards(), ids=lambda card: card.name)
@@ -263,7 +339,9 @@ def test_a_card_names_the_linear_layers_of_its_architecture(card):
     """They are what a job is checked against before its model is there."""
     head_dim = {"head_dim": 8} if card.architecture.startswith("gemma") else {}
     network = AutoModelForCausalLM.from_config(AutoConfig.for_model(card.architecture, **SIZES, **head_dim))
-    assert set(card.linear_layers) - {"lm_head"} == {name.rsplit(".", 1)[-1] for name in target_names(network)}
+    as_small = card.model_copy(update={"num_hidden_layers": SIZES["num_hidden_layers"]})
+    assert card.num_hidden_layers and set(as_small.linear_modules) - {"lm_head"} == set(target_names(network))
     if isinstance(card.source, MadeSource):
         config = RECIPES[card.source.recipe].config(61, dict.fromkeys(RECIPES[card.source.recipe].special_tokens, 0))
         assert ("lm_head" in card.linear_layers) is not config.tie_word_embeddings
+        assert card.num_hidden_layers == config.num_hidden_layers

@@ -11,6 +11,7 @@ from mafunzo.compute.components import finetune
 from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.entities.component import parse_value
 from mafunzo.entities.parameters.table import PARAMETERS, parameters_of
+from mafunzo.entities.parameters.target_modules import OF_TARGETS, Modules, TargetModules
 from mafunzo.errors import InvalidParameter
 from tests.support.component_line import values_of
 
@@ -23,7 +24,7 @@ WITHOUT_EFFECT = {
 }
 """Arguments that no code reads, and why whatever they may be changes nothing."""
 COMPUTE = Path(mafunzo.__file__).parent / "compute"
-READ_AS = {"lora_target_modules": "lora_targets"}
+READ_AS = dict.fromkeys(OF_TARGETS, "lora_targets")
 READERS = [*(COMPUTE / "training").rglob("*.py"), COMPUTE / "components" / "finetune.py"]
 
 
@@ -70,8 +71,8 @@ def test_the_table_s_own_words_come_back(options, tmp_path):
 
 def test_names_of_layers_are_read_as_people_write_them():
     arguments = TrainingArguments.from_values({"apply_lora": True, "lora_target_modules": "q_proj, v_proj"})
-    assert arguments.lora_targets == ("q_proj", "v_proj")
-    assert TrainingArguments.from_values({}).lora_targets == ()
+    assert arguments.lora_targets == TargetModules(Modules(("q_proj", "v_proj")))
+    assert TrainingArguments.from_values({}).lora_targets.is_default
 
 
 def test_all_faults_between_arguments_come_at_once():

@@ -105,6 +105,12 @@ def test_all_faults_come_at_once(workspace):
         pytest.param({"model": "tiny-llama", "lora_target": "q_proj,lm_head"}, "has 'lm_head', whose weight is the embedding's", id="a tied head"),
         pytest.param({"model": "tiny-phi3", "lora_target": "q_proj"}, "has 'q_proj', expected some of down_proj, gate_up_proj", id="another family's layer"),
         pytest.param({"model": "tiny-llama", "lora_target": ["self_attn.q_proj", "x"]}, "has 'x', expected some of", id="one of a list"),
+        pytest.param({"model": "tiny-phi3", "lora_target": r".*\.w[qk]"}, "matches the whole name of no linear layer for tiny-phi3:1. They are model.layers.N.self_attn.qkv_proj", id="a pattern"),
+        pytest.param({"model": "tiny-phi3", "layers_to_transform": [0, 2]}, "layers_to_transform has 2, expected 0 to 1 for tiny-phi3:1", id="a layer"),
+        pytest.param({"model": "tiny-phi3", "rank_pattern": {"q_proj": 2}}, "rank_pattern has 'q_proj', which is none of the layers", id="a rank"),
+        pytest.param({"model": "tiny-phi3", "lora_target": "(q"}, "is '(q', which is neither names with commas between nor", id="no pattern"),
+        pytest.param({"model": "tiny-phi3", "init_lora_weights": "eva"}, "init_lora_weights is 'eva': it needs gradients or activations", id="a start"),
+        pytest.param({"model": "tiny-phi3", "use_dora": True}, "use_dora is True: its magnitudes", id="DoRA"),
     ],
 )  # fmt: skip
 def test_layers_that_no_adapter_can_be_put_on_are_told_before_the_job_starts(workspace, given, fault):

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from mafunzo.control.workspace.model_files import Layers, folder_faults, layers_of, template_fault
+from mafunzo.entities.parameters.table import DEFAULTS
+from mafunzo.entities.parameters.target_modules import TargetModules
 
 CONFIG = {"model_type": "llama", "tie_word_embeddings": False}
 TENSORS = {
@@ -33,11 +35,12 @@ def layers(folder: Path) -> Layers | None:
 
 
 def test_matrices_are_layers_but_for_tables_and_a_tied_head(tmp_path: Path) -> None:
-    assert layers(network(tmp_path)) == Layers("llama", frozenset({"q_proj", "lm_head"}))
+    q_proj = "model.layers.0.self_attn.q_proj"
+    assert layers(network(tmp_path)) == Layers("llama", (q_proj, "lm_head"))
     tied = {**CONFIG, "tie_word_embeddings": True}
-    assert layers(network(tmp_path, tied)) == Layers("llama", frozenset({"q_proj"}))
+    assert layers(network(tmp_path, tied)) == Layers("llama", (q_proj,))
     stored_once = {name: n for name, n in TENSORS.items() if "lm_head" not in name}
-    assert layers(network(tmp_path, tensors=stored_once)) == Layers("llama", frozenset({"q_proj"}))
+    assert layers(network(tmp_path, tensors=stored_once)) == Layers("llama", (q_proj,))
 
 
 @pytest.mark.parametrize("config", [{**CONFIG, "quantization_config": {}, "x": 1}, [], {}])
@@ -48,11 +51,20 @@ def test_what_the_files_do_not_tell_is_not_guessed(tmp_path: Path, config: objec
 
 
 def test_targets_are_held_against_the_layers() -> None:
-    tied = Layers("llama", frozenset({"q_proj", "v_proj"}))
-    assert list(tied.faults("m", True, "q_proj, model.layers.0.self_attn.v_proj")) == []
-    assert list(tied.faults("m", True, "all-linear")) == []
-    assert [fault.split("'")[1] for fault in tied.faults("m", True, "q_proj,lm_head,w1")] == ["lm_head", "w1"]
-    assert not any("gpt2" in fault for fault in Layers("gpt2", frozenset({"c_attn"})).faults("m", False, None))
+    tied = Layers("llama", tuple(f"model.layers.{i}.self_attn.{name}_proj" for i in (0, 1) for name in "qv"))
+    for good in ("q_proj, model.layers.0.self_attn.v_proj", "all-linear", r"model\.layers\.1.*"):
+        assert list(tied.faults("m", True, targets(lora_target_modules=good))) == []
+    told = list(tied.faults("m", True, targets(lora_target_modules="q_proj,lm_head,w1")))
+    assert sorted(fault.split("'")[1] for fault in told) == ["lm_head", "w1"]
+    (told,) = tied.faults("m", True, targets(lora_target_modules=r".*\.k_proj"))
+    assert "which matches the whole name of no linear layer for m. They are model.layers.N.self_attn.q_proj" in told
+    (told,) = tied.faults("m", True, targets(layers_to_transform="7"))
+    assert told == "layers_to_transform has 7, expected 0 to 1 for m."
+    assert list(Layers("gpt2", ("c_attn",)).faults("m", False, targets())) == []
+
+
+def targets(**values: str) -> TargetModules:
+    return TargetModules.of(DEFAULTS | values)
 
 
 def test_files_that_are_missing_or_cut_off_are_named(tmp_path: Path) -> None:
@@ -90,5 +102,6 @@ def test_a_mixture_is_told_that_its_experts_get_no_adapter(tmp_path: Path) -> No
     experts = {**TENSORS, "model.layers.0.mlp.experts.0.gate_proj.weight": 2}
     mixture, dense = layers(network(tmp_path / "a", tensors=experts)), layers(network(tmp_path / "b"))
     assert mixture is not None and dense is not None
-    assert "The experts of m get no adapter" in next(mixture.notes("m", True, "all"))
-    assert [*mixture.notes("m", True, "q_proj"), *mixture.notes("m", False, None), *dense.notes("m", True, None)] == []
+    assert "The experts of m get no adapter" in next(mixture.notes("m", True, targets()))
+    quiet = [*mixture.notes("m", False, targets()), *dense.notes("m", True, targets())]
+    assert [*mixture.notes("m", True, targets(lora_target_modules="q_proj")), *quiet] == []

@@ -2,10 +2,11 @@
 
 import pytest
 
-from mafunzo.entities.parameters.constraint import faults_between, joined_names, lora_targets, split_names
+from mafunzo.entities.parameters.constraint import faults_between, joined_names
 from mafunzo.entities.parameters.table import DEFAULTS
 
 FSDP = {"data_parallel_strategy": "fsdp"}
+LORA = {"apply_lora": True}
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,39 @@ FSDP = {"data_parallel_strategy": "fsdp"}
         pytest.param({"lora_target_modules": "q_proj"}, "Set apply_lora true", id="targets without LoRA"),
         pytest.param({"lora_target_modules": " , ", "apply_lora": True}, "commas between", id="empty targets"),
         pytest.param({"lora_target_modules": "all,q_proj", "apply_lora": True}, "Keep one of both", id="all and more"),
+        pytest.param(LORA | {"lora_target_modules": "q_(proj"}, "nor a regular expression: missing )", id="no pattern"),
+        pytest.param(LORA | {"exclude_modules": "all-linear"}, "leaves no layer", id="nothing left"),
+        pytest.param(LORA | {"layers_to_transform": "0-x"}, "numbers of layers, as 0,1,8-11: '0-x'", id="no layers"),
+        pytest.param(LORA | {"layers_to_transform": "3-1"}, "'3-1' is no range", id="a range backwards"),
+        pytest.param(LORA | {"layers_to_transform": "[]"}, "expected numbers of layers", id="no layer"),
+        pytest.param(
+            LORA | {"layers_to_transform": "1", "lora_target_modules": ".*q_proj"},
+            "names the layers itself",
+            id="layers of a pattern",
+        ),
+        pytest.param(LORA | {"layers_pattern": "h"}, "given without layers_to_transform", id="a list of no layers"),
+        pytest.param(
+            LORA | {"layers_pattern": "h|x", "layers_to_transform": "1"}, "layers_pattern is 'h|x'", id="no list"
+        ),
+        pytest.param(LORA | {"rank_pattern": "q_proj=4"}, "expected a JSON object with a whole number", id="no object"),
+        pytest.param(LORA | {"rank_pattern": '{"q_proj": 1.5}'}, "the value of 'q_proj' is 1.5", id="half a rank"),
+        pytest.param(LORA | {"rank_pattern": '{"(": 1}'}, "missing )", id="a rank of no pattern"),
+        pytest.param(LORA | {"alpha_pattern": '{"q_proj": 0}'}, "the value of 'q_proj' is 0", id="no alpha"),
+        pytest.param(LORA | {"alpha_pattern": "{}"}, "it names none", id="an empty object"),
+        pytest.param({"use_rslora": True}, "use_rslora is given while apply_lora is 'false'", id="scaled nothing"),
+        pytest.param({"loraplus_lr_ratio": 16.0}, "Set apply_lora true", id="rates of nothing"),
+        pytest.param({"init_lora_weights": "pissa"}, "Set apply_lora true", id="a start of nothing"),
+        pytest.param(LORA | {"init_lora_weights": "pissa_niter_0"}, "with N from 1 to 99", id="an unknown start"),
+        pytest.param(
+            LORA | FSDP | {"init_lora_weights": "pissa"},
+            "'pissa' while data_parallel_strategy is 'fsdp'",
+            id="PiSSA in parts",
+        ),
+        pytest.param(
+            LORA | {"init_lora_weights": "pissa", "apply_deepspeed": True, "deepspeed_stage": "3"},
+            "while deepspeed_stage is '3'",
+            id="PiSSA in ZeRO's parts",
+        ),
         pytest.param(
             {"apply_deepspeed": True, "auto_find_batch_size": True}, "DeepSpeed can't do", id="two that clash"
         ),
@@ -53,22 +87,13 @@ def test_the_defaults_and_the_tutorial_s_values_have_no_faults():
     assert faults_between(DEFAULTS | tutorial) == []
 
 
-@pytest.mark.parametrize("text", ["q_proj,v_proj", "q_proj, v_proj", "['q_proj', 'v_proj']", "q_proj v_proj"])
-def test_names_are_read_in_the_ways_that_people_write_them(text):
-    assert split_names(text) == ("q_proj", "v_proj")
-
-
-@pytest.mark.parametrize("text", [None, "all", "all-linear", "['all-linear']"])
-def test_all_linear_layers_are_what_is_left_out(text):
-    assert lora_targets(text) == ()
-    assert faults_between(DEFAULTS | {"lora_target_modules": text, "apply_lora": True}) == []
-
-
 def test_a_list_of_names_is_their_text():
     assert joined_names("lora_target_modules", ["q_proj", "v_proj"]) == "q_proj,v_proj"
     assert joined_names("lora_target_modules", "all") == "all"
     assert joined_names("lora_target_modules", [1]) == [1]
     assert joined_names("optim", ["adamw_torch"]) == ["adamw_torch"]
+    assert joined_names("layers_to_transform", [0, "2-3"]) == "0,2-3"
+    assert joined_names("rank_pattern", {"q_proj": 4}) == '{"q_proj": 4}'
 
 
 def test_all_faults_come_at_once():
