@@ -37,6 +37,10 @@ ALONE = {
     "mixture": {"values": FULL | MANY, "base": "mixture"},
     "single-rows": {"values": SINGLE_ROWS},
     "recomputed": {"values": LORA | MANY | {"gradient_checkpointing": True}},
+    "two-rates": {
+        "values": LORA | MANY | {"loraplus_lr_ratio": 4.0, "rank_pattern": '{"q_proj": 2}', "use_rslora": True}
+    },
+    "pissa": {"values": LORA | MANY | {"init_lora_weights": "pissa"}},
 }
 """Runs, each of which one process takes too."""
 
@@ -69,8 +73,11 @@ SLOW = [
     *(
         scenario(kind, strategy, f"{name}-{kind}")
         for name, strategy in (("ddp", {}), ("zero", ZERO), ("zero3", ZERO3), ("fsdp", FSDP))
-        for kind in ("tied", "mixture", "single-rows", "recomputed")
+        for kind in ("tied", "mixture", "single-rows", "recomputed", "two-rates")
     ),
+    scenario("pissa", {}, "ddp-pissa"),
+    scenario("pissa", ZERO, "zero-pissa"),
+    scenario("pissa", {}, "ddp-pissa-resumed", source="zero-pissa/checkpoint-2"),
     scenario("full", ZERO, "zero-full-resumed", source="zero-full/checkpoint-2"),
     scenario("full", FSDP, "fsdp-full-resumed", source="fsdp-full/checkpoint-2"),
     scenario("full", ZERO3, "zero3-full-resumed", source="zero3-full/checkpoint-2"),

@@ -239,6 +239,28 @@ def test_an_adapter_that_peft_trained_beside_changed_weights_is_refused(tmp_path
     )
 
 
+@pytest.mark.parametrize("start", [True, "gaussian", "pissa", "pissa_niter_4"])
+def test_an_adapter_starts_as_peft_s_from_the_same_seed(start):
+    targets = TargetModules(ranks={"q_proj": 2}, alphas={"up_proj": 3})
+    config = AdapterConfig(r=4, alpha=6, targets=targets, use_rslora=True, start=str(start).lower())
+    theirs, network = tiny(), tiny()
+    torch.manual_seed(5)
+    add_adapter(network, config)
+    shape = {"r": 4, "lora_alpha": 6, "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"up_proj": 3}}
+    torch.manual_seed(5)
+    lora = peft.LoraConfig(**shape, use_rslora=True, init_lora_weights=start, target_modules="all-linear")
+    expected = peft.get_peft_model(theirs, lora).state_dict()
+    for name, layer in adapters(network):
+        for part in ("A", "B"):
+            factor = expected[f"base_model.model.{name}.lora_{part}.default.weight"]
+            torch.testing.assert_close(getattr(layer, f"lora_{part}").data, factor, rtol=1e-5, atol=1e-6)
+        left = expected[f"base_model.model.{name}.base_layer.weight"]
+        start_factors = (
+            layer.weight if layer.start_A is None else layer.weight - layer.scaling * layer.start_B @ layer.start_A
+        )
+        torch.testing.assert_close(start_factors, left, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("start", ["true", "gaussian", "pissa", "pissa_niter_4"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_new_adapter_changes_nothing_however_it_starts(start, dtype):

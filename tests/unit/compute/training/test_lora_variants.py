@@ -11,9 +11,6 @@ from peft.optimizers import create_loraplus_optimizer
 from torch.nn.functional import cross_entropy
 
 from mafunzo.compute.model.loading import load_network
-from mafunzo.compute.model.lora import adapter_tensors
-from mafunzo.compute.training.arguments import TrainingArguments
-from mafunzo.compute.training.run import TrainingRequest, assemble
 from mafunzo.errors import FailedError, InvalidParameter
 from tests.support.tiny_training import learnable_rows, write_prepared
 from tests.support.training_run import LORA, history, logits, train
@@ -52,7 +49,13 @@ VARIANTS = {
 ROWS = learnable_rows(4)
 
 
-@pytest.mark.parametrize(("ours", "theirs"), VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        pytest.param(*both, id=name, marks=[pytest.mark.slow] if "found fast" in name else [])
+        for name, both in VARIANTS.items()
+    ],
+)
 def test_a_variant_trains_as_peft_s_and_is_served_as_it_was_trained(tmp_path, base, ours, theirs):
     prepared = write_prepared(tmp_path / "p", ROWS, ROWS)
     values = LORA | SHAPE | {
@@ -65,11 +68,6 @@ def test_a_variant_trains_as_peft_s_and_is_served_as_it_was_trained(tmp_path, ba
         "seed": SEED,
     } | ours  # fmt: skip
     network = peft_network(base, theirs)
-    start = adapter_tensors(assemble(TrainingRequest(base, prepared, tmp_path, arguments(values))).network)
-    expected = {name: tensor.clone() for name, tensor in adapter_weights(network).items()}
-    assert {name for name in start if name.endswith(".weight")} == set(expected)
-    for name, tensor in expected.items():
-        torch.testing.assert_close(start[name], tensor, rtol=1e-5, atol=1e-6)
     losses = peft_losses(network, values)
     _, output = train(tmp_path, base, prepared, **values)
     assert history(output, "loss") == pytest.approx(losses, abs=TOLERANCE)
@@ -82,21 +80,11 @@ def test_a_variant_trains_as_peft_s_and_is_served_as_it_was_trained(tmp_path, ba
     torch.testing.assert_close(logits(plain), logits(served), rtol=1e-4, atol=1e-4)
 
 
-def arguments(values: Mapping[str, Any]) -> TrainingArguments:
-    return TrainingArguments.from_values(values)
-
-
 def peft_network(base: Path, options: Mapping[str, Any]) -> peft.PeftModel:
     network = load_network(base)
     torch.manual_seed(SEED)
     config = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
     return peft.get_peft_model(network, peft.LoraConfig(**config | options)).train()
-
-
-def adapter_weights(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {
-        name.replace(".default.", "."): value.detach() for name, value in network.named_parameters() if "lora_" in name
-    }
 
 
 def peft_losses(network: peft.PeftModel, values: Mapping[str, Any]) -> list[float]:
