@@ -30,7 +30,7 @@ from mafunzo.entities.evaluation import evaluation_config, too_few, unmeasured
 from mafunzo.entities.job import ArtifactInput
 from mafunzo.entities.job_request import JobRequest, RequestInput
 from mafunzo.entities.parameters.constraint import faults_between
-from mafunzo.entities.parameters.lora import lora_faults
+from mafunzo.entities.parameters.lora import without_faults
 from mafunzo.entities.parameters.parameter import typed
 from mafunzo.entities.parameters.score import SCORED_ROWS, scoring_faults
 from mafunzo.entities.parameters.target_modules import OF_TARGETS, TargetModules
@@ -207,8 +207,8 @@ class _Inputs:
                         f"{name} is {value}, expected {low:g} to {high:g} for {model.name}, whose card is narrower than the "
                         f"parameter (mafunzo model show {model.name})."
                     )
-            if "lora_target_modules" in values and not lora_faults(values):
-                self._check_layers(model, values)
+            if "lora_target_modules" in values:
+                self._check_layers(model, without_faults(values))
         if "apply_early_stopping" in self._pipeline.inputs:
             self._faults.add(*faults_between(values))
         if "deepspeed" in self._pipeline.inputs:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mafunzo.entities.parameters.parameter import EVALUATE, FINETUNE, PACKAGE_MODEL, TRUTH, Parameter
-from mafunzo.entities.parameters.target_modules import ALL_LINEAR, Modules, layer_numbers, pattern_values, split_names
+from mafunzo.entities.parameters.target_modules import ALL_LINEAR, OF_TARGETS, Modules, layer_numbers, pattern_values, split_names
 
 LORA = (
     Parameter(
@@ -186,6 +186,12 @@ def lora_faults(values: Mapping[str, Any]) -> list[str]:
             if values[name] not in (None, False, "true")
         ]
     return [*_target_faults(values), *_layer_faults(values), *_pattern_faults(values), *_start_faults(values)]
+
+
+def without_faults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values without those that have a fault, so that the others can be held against a network's layers."""
+    broken = {fault.split(" ", 1)[0] for fault in lora_faults(values)}
+    return {**values, **dict.fromkeys(name for name in OF_TARGETS if name in broken)}
 
 
 def _target_faults(values: Mapping[str, Any]) -> Iterator[str]:

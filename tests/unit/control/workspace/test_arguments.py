@@ -118,6 +118,12 @@ def test_layers_that_no_adapter_can_be_put_on_are_told_before_the_job_starts(wor
     assert len(told) == 1 and fault in told[0]
 
 
+def test_what_is_wrong_with_target_modules_comes_at_once(workspace):
+    given = {"lora_target": "w1,qkv_proj", "rank_pattern": "x", "layers_to_transform": "0-9"}
+    told = faults(workspace, model="tiny-phi3", apply_lora="true", **given)
+    assert [fault.split(" ")[0] for fault in told] == ["lora_target_modules", "layers_to_transform", "rank_pattern"]
+
+
 def test_a_head_of_its_own_can_have_an_adapter(workspace):
     workspace.jobs.plan_finetune(model="tiny-phi3", train=ROWS, apply_lora="true", lora_target="lm_head,qkv_proj")
 
