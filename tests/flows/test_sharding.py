@@ -40,6 +40,7 @@ ALONE = {
     "two-rates": {
         "values": LORA | MANY | {"loraplus_lr_ratio": 4.0, "rank_pattern": '{"q_proj": 2}', "use_rslora": True}
     },
+    "dora": {"values": LORA | MANY | {"use_dora": True}},
     "pissa": {"values": LORA | MANY | {"init_lora_weights": "pissa"}},
 }
 """Runs, each of which one process takes too."""
@@ -75,6 +76,8 @@ SLOW = [
         for name, strategy in (("ddp", {}), ("zero", ZERO), ("zero3", ZERO3), ("fsdp", FSDP))
         for kind in ("tied", "mixture", "single-rows", "recomputed", "two-rates")
     ),
+    scenario("dora", {}, "ddp-dora"),
+    scenario("dora", ZERO, "zero-dora"),
     scenario("pissa", {}, "ddp-pissa"),
     scenario("pissa", ZERO, "zero-pissa"),
     scenario("pissa", {}, "ddp-pissa-resumed", source="zero-pissa/checkpoint-2"),

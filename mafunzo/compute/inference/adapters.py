@@ -40,7 +40,9 @@ class Selection:
 class AdapterLinear(nn.Module):
     """A linear layer with what adapters add to it."""
 
-    def __init__(self, base: nn.Module, in_features: int, out_features: int, selection: Selection) -> None:
+    def __init__(
+        self, base: nn.Linear | PackedLinear, in_features: int, out_features: int, selection: Selection
+    ) -> None:
         super().__init__()
         self.base = base
         self.in_features, self.out_features = in_features, out_features
@@ -56,9 +58,18 @@ class AdapterLinear(nn.Module):
         assert len(rows) == self._selection.count, "a layer of an adapter sees all tokens of a forward"
         for name, columns in columns_by_name.items():
             factors = self.factors.get(name)
-            if factors is not None:
+            if factors is not None and factors.gain is not None:
+                sums[columns] = self._with_gain(rows[columns], sums[columns], factors, factors.gain)
+            elif factors is not None:
                 sums.index_add_(0, columns, (rows[columns] @ factors.a.t()) @ factors.b.t(), alpha=factors.scaling)
         return y
+
+    def _with_gain(self, rows: Tensor, sums: Tensor, factors: Factors, gain: Tensor) -> Tensor:
+        """Return `g * (x W^T + s (x A^T) B^T) + b` of `x W^T + b` (DoRA)."""
+        bias = self.base.bias
+        product = sums if bias is None else sums - bias
+        product = gain * product.addmm(rows @ factors.a.t(), factors.b.t(), alpha=factors.scaling)
+        return product if bias is None else product + bias
 
 
 class Adapters:
@@ -98,7 +109,7 @@ class Adapters:
                 "The network's own adapter is one of the output head too: no other can be served beside it."
             )
         return {
-            layer: Factors(one.a.to(self._device, self._dtype), one.b.to(self._device, self._dtype), one.scaling)
+            layer: one.beside(None if one.magnitude is None else _weight_of(linears[layer]), self._device, self._dtype)
             for layer, one in factors.items()
         }
 
@@ -147,8 +158,7 @@ class Adapters:
         for name, module in list(self._network.named_modules()):
             if isinstance(module, LoraLinear):
                 dtype = module.base.weight.dtype
-                own = module.factors
-                factors = Factors(own.a.to(dtype), own.b.to(dtype), own.scaling)
+                factors = module.factors.beside(module.base.weight, module.base.weight.device, dtype)
                 self._put(name, module.base).factors[OWN] = factors
             elif isinstance(module, PackedLora):
                 plain, factors = module.separated()
@@ -166,3 +176,10 @@ class Adapters:
         parent, _, attribute = name.rpartition(".")
         setattr(self._network.get_submodule(parent), attribute, layer)
         return layer
+
+
+def _weight_of(linear: "nn.Linear | PackedLinear | AdapterLinear") -> Tensor:
+    """Return the weight of a layer, packed or not."""
+    if isinstance(linear, AdapterLinear):
+        return _weight_of(linear.base)
+    return linear.unpacked() if isinstance(linear, PackedLinear) else linear.weight

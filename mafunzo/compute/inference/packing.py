@@ -27,26 +27,38 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self._packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), TYPICAL_ROWS)
-        self._bias = None if linear.bias is None else linear.bias.detach().clone()
+        self.bias = None if linear.bias is None else linear.bias.detach().clone()
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
+        return self._product(x, self.bias)
+
+    def _product(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, bias, "none", [], "")
         return y
+
+    def unpacked(self) -> Tensor:
+        """Return the weight as it was, for a short time: it takes as much memory again."""
+        weight: Tensor = self._packed.to_dense()
+        return weight
 
 
 class PackedLora(PackedLinear):
-    """`x W^T + b + s (x A^T) B^T`."""
+    """`x W^T + b + s (x A^T) B^T`, with a gain of each column of it but `b` (DoRA)."""
 
     def __init__(self, layer: LoraLinear) -> None:
         super().__init__(layer.base)
         dtype = layer.base.weight.dtype
-        factors = layer.factors
-        self._a, self._b = factors.a.to(dtype), factors.b.to(dtype)
+        factors = layer.factors.beside(layer.base.weight, layer.base.weight.device, dtype)
+        self._a, self._b, self._gain = factors.a, factors.b, factors.gain
         self._scaling = layer.scaling
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        y = super().forward(rows).addmm_(rows @ self._a.t(), self._b.t(), alpha=self._scaling)
+        y = self._product(rows, self.bias if self._gain is None else None)
+        y.addmm_(rows @ self._a.t(), self._b.t(), alpha=self._scaling)
+        if self._gain is not None:
+            y.mul_(self._gain)
+            y = y if self.bias is None else y.add_(self.bias)
         return y.view(*x.shape[:-1], self.out_features)
 
     def separated(self) -> tuple[PackedLinear, Factors]:
@@ -54,8 +66,8 @@ class PackedLora(PackedLinear):
         plain = PackedLinear.__new__(PackedLinear)
         nn.Module.__init__(plain)
         plain.in_features, plain.out_features = self.in_features, self.out_features
-        plain._packed, plain._bias = self._packed, self._bias
-        return plain, Factors(self._a, self._b, self._scaling)
+        plain._packed, plain.bias = self._packed, self.bias
+        return plain, Factors(self._a, self._b, self._scaling, gain=self._gain)
 
 
 def pack_linears(network: nn.Module) -> None:

@@ -10,6 +10,10 @@ what is left of it, `W - s B0 A0`. Here `W` stays as it is, and what they were a
     x (W - s B0 A0)^T + s x (B A)^T  =  x W^T + s x ([B, -B0] [A; A0])^T
 
 So what is trained is to the bit what is saved: a plain adapter of the base, of twice the rank.
+
+DoRA (Liu et al. 2024, arXiv 2402.09353) trains the norm of each row of the sum apart from its direction, as a vector `m`:
+
+    x (W + s B A)^T  becomes  g * x (W + s B A)^T    with g = m / |W + s B A|, the norms of rows, through which no gradient goes
 """
 
 import json
@@ -22,7 +26,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -37,11 +41,10 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 PLAIN_START = "true"
 """What peft calls the start of an adapter whose `A` is uniform and whose `B` is zero."""
 _PREFIX = "base_model.model."
-_WEIGHT_KEY = re.compile(r"^base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\.weight$")
+_WEIGHT_KEY = re.compile(r"^base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB]\.weight|magnitude_vector)$")
 _START = ".start"
 """What the names of an adapter's tensors at its start end with, in the place of `.weight`."""
-_HAS_START = "mafunzo_start"
-"""In a file's metadata: its factors have those at the start behind them."""
+_MAGNITUDE = "magnitude_vector"
 _CHANGED_BASES = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Starts (`init_lora_weights`) after which peft saves an adapter of other weights than the base's."""
 
@@ -55,7 +58,6 @@ _UNUSED = {
     "target_parameters": None,
     "trainable_token_indices": None,
     "use_bdlora": None,
-    "use_dora": False,
     "use_qalora": False,
 }
 
@@ -67,7 +69,8 @@ class AdapterConfig:
     r: rank. alpha: the product is scaled by `alpha / r` (by `alpha / sqrt(r)` if `use_rslora`).
     dropout: share of the adapter's input that is zeroed in training.
     targets: the layers that get one, all linear layers except the head by default, and ranks and alphas of theirs alone.
-    start: how it begins, as peft's `init_lora_weights` names it. base: what the adapter was trained on, for people.
+    start: how it begins, as peft's `init_lora_weights` names it. use_dora: whether it has a magnitude of each row. base: what
+    the adapter was trained on, for people.
     """
 
     r: int = 8
@@ -76,6 +79,7 @@ class AdapterConfig:
     targets: TargetModules = field(default_factory=TargetModules)
     use_rslora: bool = False
     start: str = PLAIN_START
+    use_dora: bool = False
     base: str | None = None
 
     @property
@@ -97,25 +101,67 @@ class LinearShape(Protocol):
 
 @dataclass(frozen=True)
 class Factors:
-    """What an adapter adds to the weight of one layer: `scaling * b a`, with `a` (r x in) and `b` (out x r)."""
+    """What an adapter adds to the weight of one layer: `scaling * b a`, with `a` (r x in) and `b` (out x r).
+
+    magnitude: the norms that the rows of the sum are to have (DoRA). gain: what they are multiplied with for that.
+    """
 
     a: Tensor
     b: Tensor
     scaling: float
+    magnitude: Tensor | None = None
+    gain: Tensor | None = None
+
+    def beside(self, weight: Tensor | None, device: torch.device, dtype: torch.dtype) -> "Factors":
+        """Return them as they are computed beside a weight, which is needed where there is a magnitude."""
+        gain = self.gain
+        if self.magnitude is not None and weight is not None:
+            a, b = self.a.to(weight.device), self.b.to(weight.device)
+            gain = self.magnitude.to(weight.device) / row_norms(weight, a, b, self.scaling)
+        gain = None if gain is None else gain.to(device, dtype)
+        return Factors(self.a.to(device, dtype), self.b.to(device, dtype), self.scaling, gain=gain)
 
     @property
     def rank(self) -> int:
         return int(self.a.shape[0])
 
 
+def row_norms(weight: Tensor, a: Tensor, b: Tensor, scaling: float, squares: Tensor | None = None) -> Tensor:
+    """Return the norms of the rows of `W + s B A`, which isn't made: the roots of `|w|^2 + 2 s w (BA) + s^2 |BA|^2`.
+
+    squares: `|w|^2`, if it is known. No gradient goes through.
+    """
+    with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
+        squares = row_squares(weight) if squares is None else squares
+        mixed = ((weight @ a.t().to(weight.dtype)).float() * b).sum(1)
+        own = ((b @ (a @ a.t())) * b).sum(1)
+        return (squares + 2 * scaling * mixed + scaling**2 * own).clamp_min(torch.finfo(torch.float32).tiny).sqrt()
+
+
+def row_squares(weight: Tensor) -> Tensor:
+    """Return the squared norms of a weight's rows, in float32."""
+    return weight.detach().float().square().sum(1)
+
+
 class LoraLinear(nn.Module):
-    """A frozen `nn.Linear` with an adapter beside it. start_A, start_B: what is subtracted of it, if it starts from `W`."""
+    """A frozen `nn.Linear` with an adapter beside it.
+
+    start_A, start_B: what is subtracted of it, if it starts from `W`. lora_magnitude: the norms of the sum's rows, with DoRA.
+    """
 
     start_A: Tensor | None
     start_B: Tensor | None
+    lora_magnitude: nn.Parameter | None
+    squares: Tensor | None
 
     def __init__(
-        self, base: nn.Linear, r: int, scaling: float, dropout: float = 0.0, start: str | None = PLAIN_START
+        self,
+        base: nn.Linear,
+        r: int,
+        scaling: float,
+        dropout: float = 0.0,
+        start: str | None = PLAIN_START,
+        has_magnitude: bool = False,
     ) -> None:
         """start: as peft's `init_lora_weights` names it; None where the factors are put in later. Each adds nothing to `W`."""
         super().__init__()
@@ -129,6 +175,12 @@ class LoraLinear(nn.Module):
         self.register_buffer("start_B", None, persistent=False)
         if start is not None:
             self._begin(start)
+        self.register_parameter("lora_magnitude", None)
+        self.register_buffer("squares", row_squares(base.weight) if has_magnitude else None, persistent=False)
+        if has_magnitude:
+            self.lora_magnitude = nn.Parameter(
+                self._norms() if start is not None else torch.empty_like(self.lora_B[:, 0])
+            )
 
     def _begin(self, start: str) -> None:
         """Draw the factors, with the same random numbers as peft: it makes two linear layers first."""
@@ -161,6 +213,8 @@ class LoraLinear(nn.Module):
     @property
     def is_at_start(self) -> bool:
         """Whether the adapter adds nothing yet."""
+        if self.lora_magnitude is not None and not torch.equal(self.lora_magnitude, self._norms()):
+            return False
         if self.start_A is None or self.start_B is None:
             return not bool(self.lora_B.any())
         return torch.equal(self.lora_A, self.start_A) and torch.equal(self.lora_B, self.start_B)
@@ -171,7 +225,11 @@ class LoraLinear(nn.Module):
         a, b = self.lora_A.detach(), self.lora_B.detach()
         if self.start_A is not None and self.start_B is not None:
             a, b = torch.cat([a, self.start_A]), torch.cat([b, -self.start_B], dim=1)
-        return Factors(a, b, self.scaling)
+        magnitude = None if self.lora_magnitude is None else self.lora_magnitude.detach()
+        return Factors(a, b, self.scaling, magnitude)
+
+    def _norms(self) -> Tensor:
+        return row_norms(self.base.weight, self.lora_A, self.lora_B, self.scaling, self.squares)
 
     @property
     def weight(self) -> Tensor:
@@ -184,6 +242,8 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x_dropout = nn.functional.dropout(x, self.dropout) if self.training and self.dropout > 0 else None
+        if self.lora_magnitude is not None:
+            return self._with_magnitude(self.lora_magnitude, x, x_dropout)
         y: Tensor = _LoraProduct.apply(
             x, x_dropout, self.base.weight, self.base.bias, self.lora_A, self.lora_B, self.scaling
         )  # type: ignore[no-untyped-call]
@@ -192,13 +252,24 @@ class LoraLinear(nn.Module):
         hidden = nn.functional.linear(x, self.start_A.to(x.dtype))
         return y - self.scaling * nn.functional.linear(hidden, self.start_B.to(x.dtype))
 
+    def _with_magnitude(self, magnitude: Tensor, x: Tensor, x_dropout: Tensor | None) -> Tensor:
+        """Return `g * x (W + s B A)^T + b`; of a part of the input, as peft does it, with what the whole gives more of `W`."""
+        weight, bias = self.base.weight, self.base.bias
+        rows = x if x_dropout is None else x_dropout
+        sums: Tensor = _LoraProduct.apply(rows, None, weight, None, self.lora_A, self.lora_B, self.scaling)  # type: ignore[no-untyped-call]
+        y = sums * (magnitude / self._norms()).to(sums.dtype)
+        if x_dropout is None:
+            return y if bias is None else y + bias.to(y.dtype)
+        return y + nn.functional.linear(x, weight, bias) - nn.functional.linear(x_dropout, weight)
+
     def merged(self) -> nn.Linear:
         """Return the base layer with the adapter added into its weight; summed in float32, then rounded once."""
-        factors = self.factors
-        delta = (factors.b @ factors.a) * self.scaling
-        weight = self.base.weight
+        factors, weight = self.factors, self.base.weight
+        total = weight.detach().float() + ((factors.b @ factors.a) * self.scaling).to(weight.device)
+        if factors.magnitude is not None:
+            total *= (factors.magnitude.to(weight.device) / torch.linalg.vector_norm(total, dim=1))[:, None]
         with torch.no_grad():
-            weight.copy_((weight.float() + delta.to(weight.device)).to(weight.dtype))
+            weight.copy_(total.to(weight.dtype))
         return self.base
 
 
@@ -279,7 +350,7 @@ def add_adapter(network: nn.Module, config: AdapterConfig) -> list[str]:
     for name, layer in layers.items():
         assert isinstance(layer, nn.Linear)
         own = config.of_layer(name)
-        _replace(network, name, LoraLinear(layer, own.r, own.scaling, own.dropout, own.start))
+        _replace(network, name, LoraLinear(layer, own.r, own.scaling, own.dropout, own.start, own.use_dora))
     return names
 
 
@@ -344,15 +415,15 @@ def adapter_tensors(network: nn.Module) -> dict[str, Tensor]:
         if layer.start_A is not None and layer.start_B is not None:
             tensors[f"{_PREFIX}{name}.lora_A{_START}"] = layer.start_A
             tensors[f"{_PREFIX}{name}.lora_B{_START}"] = layer.start_B
+        if layer.lora_magnitude is not None:
+            tensors[f"{_PREFIX}{name}.lora_magnitude_vector"] = layer.lora_magnitude.detach()
     return tensors
 
 
-def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """Return the adapter's weights of a folder that `save_adapter` wrote, as `adapter_tensors` has them."""
-    with safe_open(folder / WEIGHTS_FILE, "pt") as file:
-        has_start = _HAS_START in (file.metadata() or {})
+def read_tensors(folder: Path, network: nn.Module) -> dict[str, Tensor]:
+    """Return the weights that `save_adapter` wrote of the adapter of a network like this, as `adapter_tensors` has them."""
     tensors: dict[str, Tensor] = load_file(folder / WEIGHTS_FILE)
-    if not has_start:
+    if not any(layer.start_A is not None for _, layer in adapters(network)):
         return tensors
     halves = {}
     for name, tensor in tensors.items():
@@ -385,9 +456,7 @@ def save_adapter(
     tensors = weights or adapter_tensors(network)
     has_start = any(name.endswith(_START) for name in tensors)
     files = {name: tensor.cpu().contiguous() for name, tensor in _joined(tensors).items()}
-    save_file(
-        files, folder / WEIGHTS_FILE, metadata={"format": "pt"} | ({_HAS_START: config.start} if has_start else {})
-    )
+    save_file(files, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     saved = _doubled(config) if has_start else config
     body = {
         **_UNUSED,
@@ -405,6 +474,7 @@ def save_adapter(
         "rank_pattern": dict(saved.targets.ranks),
         "alpha_pattern": {key: _number(alpha) for key, alpha in saved.targets.alphas.items()},
         "use_rslora": saved.use_rslora,
+        "use_dora": saved.use_dora,
     }
     write_json(folder / CONFIG_FILE, body, indent=2, sort_keys=True)
 
@@ -432,10 +502,14 @@ def load_adapter(network: nn.Module, folder: Path) -> AdapterConfig:
     config, factors = read_factors(folder, linears, type(network).__name__)
     network.requires_grad_(False)
     for name, layer_factors in factors.items():
-        layer = LoraLinear(linears[name], layer_factors.rank, layer_factors.scaling, config.dropout, start=None)
+        layer = LoraLinear(
+            linears[name], layer_factors.rank, layer_factors.scaling, config.dropout, None, config.use_dora
+        )
         with torch.no_grad():
             layer.lora_A.copy_(layer_factors.a)
             layer.lora_B.copy_(layer_factors.b)
+            if layer.lora_magnitude is not None and layer_factors.magnitude is not None:
+                layer.lora_magnitude.copy_(layer_factors.magnitude)
         layer.train(network.training)
         _replace(network, name, layer)
     return config
@@ -457,7 +531,7 @@ def read_factors(
     faults = Faults()
     parts_by_name = _factors(tensors, faults)
     for name, parts in parts_by_name.items():
-        faults.add(*_misfits(name, parts, linears.get(name)))
+        faults.add(*_misfits(name, parts, linears.get(name), config.use_dora))
     if not faults and not parts_by_name:
         faults.add("it has no layers.")
     faults.require_none(f"{folder}: the adapter doesn't fit {network}.", InvalidFile)
@@ -465,7 +539,7 @@ def read_factors(
     for name, parts in parts_by_name.items():
         alpha = by_pattern(config.targets.alphas, name, config.alpha)
         scaling = replace(config, r=parts["A"].shape[0], alpha=alpha).scaling
-        factors[name] = Factors(parts["A"], parts["B"], scaling)
+        factors[name] = Factors(parts["A"], parts["B"], scaling, parts.get(_MAGNITUDE))
     return config, factors
 
 
@@ -509,6 +583,7 @@ def _config(body: Mapping[str, Any]) -> AdapterConfig:
         dropout=float(body.get("lora_dropout") or 0.0),
         targets=TargetModules(chosen, ranks=body.get("rank_pattern") or {}, alphas=body.get("alpha_pattern") or {}),
         use_rslora=bool(body.get("use_rslora", False)),
+        use_dora=bool(body.get("use_dora", False)),
         base=body.get("base_model_name_or_path"),
     )
 
@@ -525,28 +600,30 @@ def _weights(folder: Path) -> Path:
 
 
 def _factors(tensors: Mapping[str, Tensor], faults: Faults) -> dict[str, dict[str, Tensor]]:
-    """Return A and B by module name; a tensor that is neither is a fault."""
+    """Return A, B and the magnitude by module name; a tensor that is none of them is a fault."""
     factors: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         match = _WEIGHT_KEY.match(key)
         if match is None:
             faults.add(f"{key} isn't a LoRA weight of a linear layer.")
         else:
-            factors.setdefault(match["module"], {})[match["part"]] = tensor
+            factors.setdefault(match["module"], {})[match["part"].removesuffix(".weight")] = tensor
     return factors
 
 
-def _misfits(name: str, parts: Mapping[str, Tensor], linear: LinearShape | None) -> list[str]:
+def _misfits(name: str, parts: Mapping[str, Tensor], linear: LinearShape | None, has_magnitude: bool) -> list[str]:
     if linear is None:
         return [f"{name} isn't a linear layer of the network."]
-    if set(parts) != {"A", "B"}:
-        return [f"{name} has only lora_{next(iter(parts))}."]
+    needed = {"A", "B", _MAGNITUDE} if has_magnitude else {"A", "B"}
+    if set(parts) != needed:
+        parts_text, needed_text = (", ".join(f"lora_{part}" for part in sorted(some)) for some in (parts, needed))
+        return [f"{name} has only {parts_text}, expected {needed_text}."]
     rank = parts["A"].shape[0]
-    shapes = {"A": (rank, linear.in_features), "B": (linear.out_features, rank)}
+    shapes = {"A": (rank, linear.in_features), "B": (linear.out_features, rank), _MAGNITUDE: (linear.out_features,)}
     return [
-        f"{name}.lora_{part} has the shape {tuple(parts[part].shape)}, expected {shape}."
-        for part, shape in shapes.items()
-        if tuple(parts[part].shape) != shape
+        f"{name}.lora_{part} has the shape {tuple(tensor.shape)}, expected {shapes[part]}."
+        for part, tensor in sorted(parts.items())
+        if tuple(tensor.shape) != shapes[part]
     ]
 
 

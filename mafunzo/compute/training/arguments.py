@@ -73,6 +73,7 @@ class TrainingArguments:
     alpha_pattern: str | None
     loraplus_lr_ratio: float | None
     init_lora_weights: str
+    use_dora: bool
     warmup_ratio: float
     save_interval_s: float
     max_memory_gb: float

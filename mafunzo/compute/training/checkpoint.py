@@ -113,14 +113,14 @@ def save_weights(
 def load_weights(network: PreTrainedModel, is_adapter: bool, folder: Path) -> None:
     """Put the weights of a checkpoint of this same run into the network."""
     weights = weights_of(network, is_adapter)
-    for name, tensor in read_weights(is_adapter, folder):
+    for name, tensor in read_weights(network, is_adapter, folder):
         weights[name].copy_(tensor)
 
 
-def read_weights(is_adapter: bool, folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights of a checkpoint by name, of one file after the other."""
+def read_weights(network: PreTrainedModel, is_adapter: bool, folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights of a checkpoint of a network like this by name, of one file after the other."""
     if is_adapter:
-        yield from read_tensors(folder).items()
+        yield from read_tensors(folder, network).items()
         return
     for file in sorted(folder.glob("model*.safetensors")):
         yield from load_file(file).items()
@@ -145,7 +145,7 @@ def load_checkpoint(
     numbers = json.loads((folder / "optimizer.json").read_text(encoding="utf-8"))
     state = unflatten(load_file(folder / OPTIMIZER), numbers)
     if load is not None:
-        load(read_weights(is_adapter, folder), state)
+        load(read_weights(network, is_adapter, folder), state)
     else:
         load_weights(network, is_adapter, folder)
         optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

@@ -39,13 +39,13 @@ def decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]
 def rate_groups(
     network: nn.Module, groups: list[dict[str, Any]], rate: float, ratio: float | None
 ) -> list[dict[str, Any]]:
-    """Return the groups, with the second matrices of adapters in others, which are trained `ratio` times as fast.
+    """Return the groups, with second matrices and magnitudes of adapters in others, which are trained `ratio` times as fast.
 
     LoRA+ (Hayou et al. 2024, arXiv 2402.12354), in the groups that peft's `create_loraplus_optimizer` makes. None: as they are.
     """
     if ratio is None:
         return groups
-    second = {id(weight) for name, weight in network.named_parameters() if name.endswith("lora_B")}
+    second = {id(weight) for name, weight in network.named_parameters() if name.endswith("lora_B") or weight.ndim == 1}
     parts = [
         group | {"params": [one for one in group["params"] if (id(one) in second) is is_second], "lr": factor * rate}
         for group in groups

@@ -205,7 +205,7 @@ def _gated_way(activation: Activation) -> Callable[[Any, Tensor], Tensor]:
     def forward(module: Any, x: Tensor) -> Tensor:
         gate, up = _gate_and_up(module, x)
         layer = module.down_proj
-        is_more = isinstance(layer, LoraLinear) and layer.start_A is not None
+        is_more = isinstance(layer, LoraLinear) and (layer.start_A is not None or layer.lora_magnitude is not None)
         if is_more or any(part._forward_hooks or part._forward_pre_hooks for part in layer.modules()):
             down: Tensor = layer(activation.value(gate) * up)  # its weights may be elsewhere until its hooks fetch them
             return down

@@ -271,6 +271,7 @@ def _make_trainable(network: PreTrainedModel, request: TrainingRequest, ranks: R
         targets=arguments.lora_targets,
         use_rslora=arguments.use_rslora,
         start=arguments.init_lora_weights,
+        use_dora=arguments.use_dora,
         base=base_name(request.base),
     )
     add_adapter(network, config)
@@ -282,6 +283,8 @@ def _make_trainable(network: PreTrainedModel, request: TrainingRequest, ranks: R
 def _start_as_first(network: PreTrainedModel, ranks: Ranks) -> None:
     """Have adapters that start from the weights do so as the first rank's: singular vectors may have other signs elsewhere."""
     for _, layer in adapters(network):
+        if layer.lora_magnitude is not None:
+            layer.lora_magnitude.data = ranks.of_each({"m": layer.lora_magnitude.data})[0]["m"]
         if layer.start_A is not None and layer.start_B is not None:
             first = ranks.of_each({"a": layer.start_A, "b": layer.start_B})[0]
             layer.begin_at(first["a"], first["b"])

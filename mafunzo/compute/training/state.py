@@ -42,6 +42,7 @@ _ADDED = {
     "alpha_pattern": None,
     "loraplus_lr_ratio": None,
     "init_lora_weights": "true",
+    "use_dora": "false",
 }
 """Arguments that earlier versions didn't have, and what these did: a checkpoint names one only where it is another."""
 _EARLIER_STATE = {"head_chunk": CHUNK}

@@ -5,7 +5,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mafunzo.entities.parameters.parameter import EVALUATE, FINETUNE, PACKAGE_MODEL, TRUTH, Parameter
-from mafunzo.entities.parameters.target_modules import ALL_LINEAR, OF_TARGETS, Modules, layer_numbers, pattern_values, split_names
+from mafunzo.entities.parameters.target_modules import (
+    ALL_LINEAR,
+    OF_TARGETS,
+    Modules,
+    layer_numbers,
+    pattern_values,
+    split_names,
+)
 
 LORA = (
     Parameter(
@@ -151,12 +158,11 @@ LORA = (
     Parameter(
         "use_dora",
         "string",
-        "Whether the adapter trains magnitude and direction of the weights apart (DoRA).",
+        "Whether the adapter trains the norm of each row of a weight apart from its direction (DoRA): learns more at low "
+        "ranks, and takes more time and memory. Served merged, or by the torch engine.",
         default="false",
         enum=TRUTH,
-        refused={
-            "true": "its magnitudes are neither trained nor served here. Leave it out; use_rslora and a higher lora_r help."
-        },
+        steps=(FINETUNE,),
         aliases=("peft_use_dora",),
         is_own=True,
     ),
@@ -173,6 +179,7 @@ _VARIANTS = (
     "alpha_pattern",
     "loraplus_lr_ratio",
     "init_lora_weights",
+    "use_dora",
 )
 """What is told of where there is no adapter that it could be about."""
 
@@ -248,16 +255,24 @@ def _start_faults(values: Mapping[str, Any]) -> Iterator[str]:
     start = values["init_lora_weights"]
     if not _START.fullmatch(start):
         yield f"init_lora_weights is '{start}', expected true, gaussian, pissa, or pissa_niter_N with N from 1 to 99."
-    if not start.startswith("pissa"):
+    starts_from_weights = start.startswith("pissa")
+    if starts_from_weights and values["use_dora"]:
+        yield f"init_lora_weights is '{start}' while use_dora is 'true': each starts from the weights by itself. Keep one."
+    if not starts_from_weights and not values["use_dora"]:
         return
+    what_needs, why = (
+        (f"init_lora_weights is '{start}'", "it decomposes whole weights")
+        if starts_from_weights
+        else ("use_dora is 'true'", "it takes the norms of whole weights")
+    )
     for is_sharded, what in (
         (values["data_parallel_strategy"] == "fsdp", "data_parallel_strategy is 'fsdp'"),
         (values["apply_deepspeed"] and values["deepspeed_stage"] == "3", "deepspeed_stage is '3'"),
     ):
         if is_sharded:
             yield (
-                f"init_lora_weights is '{start}' while {what}: it decomposes whole weights, and each process has parts of "
-                "them. Use true or gaussian, or train without sharding."
+                f"{what_needs} while {what}: {why}, and each process has parts of them. Leave it out, or train without "
+                "sharding."
             )
 
 

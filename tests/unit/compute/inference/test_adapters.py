@@ -179,3 +179,32 @@ def test_an_adapter_that_was_removed_leaves_its_name_and_no_factors(
     layers = [module for module in executor.network.modules() if isinstance(module, AdapterLinear)]
     assert {name for layer in layers for name in layer.factors} == executor.adapter_names == {"blue"}
     executor.load_adapter("red", folders["red"])
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_an_adapter_with_magnitudes_is_served_as_trained_beside_others_and_as_the_network_s_own(
+    tmp_path: Path, is_packed: bool
+) -> None:
+    """The network has biases, which magnitudes don't scale."""
+    network: Any = make_network("qwen2")
+    for name, weight in network.named_parameters():
+        if name.endswith("_proj.bias"):
+            nn.init.normal_(weight, std=0.5)
+    tuned, config = copy.deepcopy(network), AdapterConfig(r=3, alpha=8, use_dora=True)
+    add_adapter(tuned, config)
+    for _, layer in adapters(tuned):
+        nn.init.normal_(layer.lora_B, std=0.2)
+        assert layer.lora_magnitude is not None
+        layer.lora_magnitude.data *= torch.linspace(0.8, 1.2, len(layer.lora_magnitude))
+    save_adapter(tuned, config, tmp_path / "dora")
+    tokens, blue = dict(enumerate(prompts()[:2])), save(network, tmp_path / "blue", 1)
+    with torch.no_grad():
+        expected = tuned(torch.tensor([tokens[0]])).logits[0]
+        assert not torch.allclose(network(torch.tensor([tokens[0]])).logits[0], expected, atol=1e-1)
+    beside = runner(network, {"blue": blue, "dora": tmp_path / "dora"}, is_packed)
+    beside.adapters = {0: "dora", 1: "blue"}
+    own = runner(tuned, {}, is_packed)
+    own_beside = runner(tuned, {"blue": blue}, is_packed)
+    own_beside.adapters = {1: "blue"}
+    for rows in (beside, own, own_beside):
+        assert torch.allclose(rows.run(tokens, Wanted.ALL)[0], expected, atol=1e-4)

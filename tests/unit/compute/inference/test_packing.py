@@ -33,11 +33,14 @@ def test_a_packed_layer_gives_the_same(dtype: torch.dtype, has_bias: bool, shape
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_packed_adapter_gives_the_same(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    layer = LoraLinear(nn.Linear(96, 160).to(dtype), r=8, scaling=2.0).eval()
-    nn.init.normal_(layer.lora_B)
     x = torch.randn(3, 5, 96).to(dtype)
-    with torch.inference_mode():
-        torch.testing.assert_close(PackedLora(layer)(x), layer(x))
+    for has_magnitude in (False, True):
+        layer = LoraLinear(nn.Linear(96, 160).to(dtype), 8, 2.0, has_magnitude=has_magnitude).eval()
+        nn.init.normal_(layer.lora_B)
+        with torch.inference_mode():
+            packed = PackedLora(layer)
+            torch.testing.assert_close(packed(x), layer(x))
+            assert torch.equal(packed.unpacked(), layer.weight)
 
 
 @pytest.mark.parametrize("has_adapter", [False, True], ids=["plain", "with an adapter"])

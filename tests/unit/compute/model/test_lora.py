@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 
@@ -222,11 +223,11 @@ def test_in_bfloat16_the_adapter_stays_float32_and_merging_rounds_once():
 
 
 def test_a_variant_that_only_peft_computes_is_refused(tmp_path):
-    lora = peft.LoraConfig(r=4, target_modules=["q_proj"], use_dora=True)
+    lora = peft.LoraConfig(r=4, target_modules=["q_proj"], lora_bias=False, bias="lora_only")
     peft.get_peft_model(tiny(), lora).save_pretrained(str(tmp_path))
     with pytest.raises(NotSupported) as excinfo:
         load_adapter(tiny(), tmp_path)
-    assert excinfo.value.faults == ("use_dora is True.",)
+    assert excinfo.value.faults == ("bias is 'lora_only'.",)
 
 
 def test_an_adapter_that_peft_trained_beside_changed_weights_is_refused(tmp_path):
@@ -294,6 +295,58 @@ def test_an_adapter_that_starts_from_the_weights_is_saved_as_a_plain_one_of_twic
         torch.testing.assert_close(by_peft(IDS).logits, expected, rtol=1e-5, atol=1e-5)
         merge_adapter(network)
         torch.testing.assert_close(network(IDS).logits, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_an_adapter_with_magnitudes_is_peft_s_and_merges(family, tmp_path):
+    """qwen2 has biases, which magnitudes don't scale."""
+
+    def tiny(family: str) -> PreTrainedModel:
+        network = AutoModelForCausalLM.from_config(CONFIGS[family]).eval()
+        generator = torch.Generator().manual_seed(0)
+        for weight in network.parameters():
+            weight.data = torch.randn(weight.shape, generator=generator) * 0.1
+        return network
+
+    config = AdapterConfig(r=4, alpha=6, use_dora=True, targets=TargetModules(ranks={"q_proj": 2}))
+    add_adapter(network := tiny(family), config)
+    with torch.no_grad():
+        torch.testing.assert_close(network(IDS).logits, tiny(family)(IDS).logits, rtol=1e-5, atol=1e-5)
+    assert is_at_start(network)
+    for _, layer in adapters(network):
+        layer.lora_B.data.normal_(std=0.1)
+        layer.lora_magnitude.data *= torch.linspace(0.5, 1.5, len(layer.lora_magnitude))
+    save_adapter(network, config, tmp_path)
+    load_adapter(loaded := tiny(family), tmp_path)
+    with torch.no_grad():
+        expected = network(IDS).logits
+        assert not torch.allclose(expected, tiny(family)(IDS).logits, atol=1e-2)
+        torch.testing.assert_close(loaded(IDS).logits, expected, rtol=1e-6, atol=1e-6)
+        by_peft = peft.PeftModel.from_pretrained(tiny(family), str(tmp_path)).eval()
+        torch.testing.assert_close(by_peft(IDS).logits, expected, rtol=1e-4, atol=1e-5)
+        merge_adapter(network)
+        torch.testing.assert_close(network(IDS).logits, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_the_gradients_with_magnitudes_are_those_of_peft(dropout):
+    torch.manual_seed(0)
+    base = nn.Linear(6, 5)
+    layer = LoraLinear(base, r=3, scaling=2.0, dropout=dropout, has_magnitude=True)
+    layer.lora_B.data.normal_()
+    lora = peft.LoraConfig(r=3, lora_alpha=6, use_dora=True, lora_dropout=dropout, target_modules=["0"])
+    theirs = peft.get_peft_model(nn.Sequential(copy.deepcopy(base)), lora).base_model.model[0]
+    weights = theirs.lora_A.default.weight, theirs.lora_B.default.weight, theirs.lora_magnitude_vector.default.weight
+    for weight, own in zip(weights, (layer.lora_A, layer.lora_B, layer.lora_magnitude), strict=True):
+        weight.data.copy_(own.data)
+    gradients = []
+    for module, own in ((layer, (layer.lora_A, layer.lora_B, layer.lora_magnitude)), (theirs, weights)):
+        x = torch.randn(2, 7, 6, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        torch.manual_seed(3)
+        y = module(x)
+        gradients.append([y.detach(), *torch.autograd.grad((y * torch.arange(5.0)).sum(), [x, *own])])
+    for ours, reference in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-5)
 
 
 def test_an_adapter_of_another_network_is_refused_by_layer(tmp_path):

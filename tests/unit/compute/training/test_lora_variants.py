@@ -40,6 +40,10 @@ VARIANTS = {
             "exclude_modules": ["k_proj"],
         },
     ),
+    "DoRA with LoRA+": (
+        {"use_dora": True, "loraplus_lr_ratio": 2.0, "lora_target_modules": "q_proj,down_proj"},
+        {"use_dora": True, "target_modules": ["q_proj", "down_proj"]},
+    ),
     "PiSSA": ({"init_lora_weights": "pissa"}, {"init_lora_weights": "pissa"}),
     "PiSSA found fast, rank-stabilized, on a pattern": (
         {"init_lora_weights": "pissa_niter_4", "use_rslora": True, "lora_target_modules": r".*\.(o|gate|down)_proj"},

@@ -110,7 +110,6 @@ def test_all_faults_come_at_once(workspace):
         pytest.param({"model": "tiny-phi3", "rank_pattern": {"q_proj": 2}}, "rank_pattern has 'q_proj', which is none of the layers", id="a rank"),
         pytest.param({"model": "tiny-phi3", "lora_target": "(q"}, "is '(q', which is neither names with commas between nor", id="no pattern"),
         pytest.param({"model": "tiny-phi3", "init_lora_weights": "eva"}, "init_lora_weights is 'eva': it needs gradients or activations", id="a start"),
-        pytest.param({"model": "tiny-phi3", "use_dora": True}, "use_dora is True: its magnitudes", id="DoRA"),
     ],
 )  # fmt: skip
 def test_layers_that_no_adapter_can_be_put_on_are_told_before_the_job_starts(workspace, given, fault):

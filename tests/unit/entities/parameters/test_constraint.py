@@ -55,6 +55,8 @@ LORA = {"apply_lora": True}
             "while deepspeed_stage is '3'",
             id="PiSSA in ZeRO's parts",
         ),
+        pytest.param(LORA | FSDP | {"use_dora": True}, "takes the norms of whole weights", id="DoRA in parts"),
+        pytest.param(LORA | {"init_lora_weights": "pissa", "use_dora": True}, "Keep one", id="two starts"),
         pytest.param(
             {"apply_deepspeed": True, "auto_find_batch_size": True}, "DeepSpeed can't do", id="two that clash"
         ),
