@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from mafunzo.compute.inference.executor import Row
 from mafunzo.compute.inference.kv_cache import Segment
 from mafunzo.compute.inference.packing import PackedLinear, PackedLora
-from mafunzo.compute.model.lora import Factors, LoraLinear, read_factors
+from mafunzo.compute.model.lora import read_factors
+from mafunzo.compute.model.lora_layer import Factors, LoraLinear
 from mafunzo.errors import Conflict, NotSupported
 
 OWN = ""

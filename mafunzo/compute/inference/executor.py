@@ -14,7 +14,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from mafunzo.compute.model.lora import Factors
+from mafunzo.compute.model.lora_layer import Factors
 
 
 class Wanted(StrEnum):

@@ -27,7 +27,7 @@ from mafunzo.compute.inference.openvino_graph import (
     runtime,
     sliding_windows,
 )
-from mafunzo.compute.model.lora import Factors
+from mafunzo.compute.model.lora_layer import Factors
 from mafunzo.errors import NotFound, NotSupported
 
 CPU = torch.device("cpu")

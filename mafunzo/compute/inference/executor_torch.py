@@ -26,7 +26,7 @@ from mafunzo.compute.inference.executor import Row, Wanted
 from mafunzo.compute.inference.kv_cache import PagedCache
 from mafunzo.compute.inference.packing import pack_linears
 from mafunzo.compute.model.loading import exact_length, rope_parameters
-from mafunzo.compute.model.lora import Factors
+from mafunzo.compute.model.lora_layer import Factors
 from mafunzo.errors import NotSupported
 
 logger = logging.getLogger(__name__)

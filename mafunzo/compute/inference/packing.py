@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mafunzo.compute.device.precision import multiplies_bfloat16
-from mafunzo.compute.model.lora import Factors, LoraLinear
+from mafunzo.compute.model.lora_layer import Factors, LoraLinear
 
 TYPICAL_ROWS = 16
 

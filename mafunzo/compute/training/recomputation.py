@@ -32,7 +32,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from mafunzo.compute.model.lora import LoraLinear
+from mafunzo.compute.model.lora_layer import LoraLinear
 from mafunzo.compute.training.parts import gathered_weights
 from mafunzo.errors import MafunzoError
 

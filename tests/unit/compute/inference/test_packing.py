@@ -10,7 +10,8 @@ from torch import nn
 from mafunzo.compute.inference import packing
 from mafunzo.compute.inference.packing import PackedLinear, PackedLora, is_packable, pack_linears
 from mafunzo.compute.model.loading import load_network
-from mafunzo.compute.model.lora import AdapterConfig, LoraLinear, adapters, add_adapter
+from mafunzo.compute.model.lora import AdapterConfig, adapters, add_adapter
+from mafunzo.compute.model.lora_layer import LoraLinear
 from mafunzo.entities.parameters.target_modules import Modules, TargetModules
 from tests.support.tiny_network import make_network
 

@@ -7,7 +7,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from mafunzo.compute.model.loading import check_folder, load_network
-from mafunzo.compute.model.lora import AdapterConfig, LoraLinear, adapters, add_adapter, save_adapter
+from mafunzo.compute.model.lora import AdapterConfig, adapters, add_adapter, save_adapter
+from mafunzo.compute.model.lora_layer import LoraLinear
 from mafunzo.errors import InvalidFile, UnsafeModel
 
 CONFIG = LlamaConfig(

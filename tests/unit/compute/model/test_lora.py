@@ -21,7 +21,6 @@ from transformers import (
 from mafunzo.compute.components.tiny_model import RECIPES
 from mafunzo.compute.model.lora import (
     AdapterConfig,
-    LoraLinear,
     adapters,
     add_adapter,
     is_at_start,
@@ -30,6 +29,7 @@ from mafunzo.compute.model.lora import (
     save_adapter,
     target_names,
 )
+from mafunzo.compute.model.lora_layer import LoraLinear
 from mafunzo.control.store.catalog import model_cards
 from mafunzo.entities.model_card import MadeSource
 from mafunzo.entities.parameters.table import DEFAULTS
@@ -228,6 +228,11 @@ def test_a_variant_that_only_peft_computes_is_refused(tmp_path):
     with pytest.raises(NotSupported) as excinfo:
         load_adapter(tiny(), tmp_path)
     assert excinfo.value.faults == ("bias is 'lora_only'.",)
+    body = json.loads((tmp_path / "adapter_config.json").read_text()) | {"alora_invocation_tokens": [1, 2]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(body))
+    with pytest.raises(NotSupported) as excinfo:
+        load_adapter(tiny(), tmp_path)
+    assert excinfo.value.faults[1] == "alora_invocation_tokens is [1, 2]."
 
 
 def test_an_adapter_that_peft_trained_beside_changed_weights_is_refused(tmp_path):

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from mafunzo.compute.model.lora import AdapterConfig, LoraLinear, adapters, add_adapter
+from mafunzo.compute.model.lora import AdapterConfig, adapters, add_adapter
+from mafunzo.compute.model.lora_layer import LoraLinear
 from mafunzo.compute.training import attention
 from mafunzo.compute.training.batch import pack
 from mafunzo.compute.training.network import prepare
