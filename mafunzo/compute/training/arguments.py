@@ -42,7 +42,16 @@ class TrainingArguments:
     adam_beta2: float
     adam_epsilon: float
     lr_scheduler_type: Literal[
-        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
+        "cosine_with_min_lr",
+        "warmup_stable_decay",
+        "wsd",
     ]
     max_grad_norm: float
     precision: Literal["32", "16"]
@@ -75,6 +84,11 @@ class TrainingArguments:
     init_lora_weights: str
     use_dora: bool
     warmup_ratio: float
+    num_decay_steps: int | None
+    lr_decay_type: Literal["cosine", "linear", "1-sqrt"]
+    min_lr: float | None
+    min_lr_rate: float | None
+    lr_timescale: int | None
     save_interval_s: float
     max_memory_gb: float
     data_parallel_strategy: Literal["ddp", "fsdp"]

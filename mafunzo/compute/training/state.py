@@ -43,6 +43,11 @@ _ADDED = {
     "loraplus_lr_ratio": None,
     "init_lora_weights": "true",
     "use_dora": "false",
+    "num_decay_steps": None,
+    "lr_decay_type": "cosine",
+    "min_lr": None,
+    "min_lr_rate": None,
+    "lr_timescale": None,
 }
 """Arguments that earlier versions didn't have, and what these did: a checkpoint names one only where it is another."""
 _EARLIER_STATE = {"head_chunk": CHUNK}

@@ -7,6 +7,8 @@ from typing import Any
 
 from mafunzo.entities.parameters.lora import lora_faults
 
+WSD = ("warmup_stable_decay", "wsd")
+"""What transformers, and what others call the schedule that stays at its highest learning rate and falls at the end."""
 NAME_LISTS: Mapping[str, tuple[type, ...]] = {
     "lora_target_modules": (str,),
     "exclude_modules": (str,),
@@ -83,8 +85,50 @@ def faults_between(values: Mapping[str, Any]) -> list[str]:
             f"cpu_processes_finetune is {n_processes}, and the rows of a step, which they share, are {step_rows}. Raise "
             "per_device_train_batch_size or gradient_accumulation_steps, or use fewer processes.",
         ),
+        *_schedule_rules(values),
     )
     return [*(fault for is_broken, fault in rules if is_broken), *lora_faults(values)]
+
+
+def _schedule_rules(values: Mapping[str, Any]) -> tuple[tuple[bool, str], ...]:
+    """Return the rules between the schedule of the learning rate and what only some schedules take."""
+    kind, max_steps, highest = values["lr_scheduler_type"], values["max_steps"], values["learning_rate"]
+    decay_steps, warmup_steps = values["num_decay_steps"], values["warmup_steps"]
+    min_lr, min_lr_rate = values["min_lr"], values["min_lr_rate"]
+    is_wsd, is_bounded = kind in WSD, kind == "cosine_with_min_lr"
+
+    def foreign(name: str, owner: str) -> str:
+        return f"{name} is {values[name]} while lr_scheduler_type is '{kind}'. Use {owner}, or leave it out."
+
+    return (
+        (
+            is_wsd and decay_steps is None,
+            f"lr_scheduler_type is '{kind}', which needs num_decay_steps: the last steps, over which the learning rate falls.",
+        ),
+        (
+            is_wsd and 0 < max_steps < warmup_steps + (decay_steps or 0),
+            f"warmup_steps {warmup_steps} and num_decay_steps {decay_steps} are more than all {max_steps} of max_steps.",
+        ),
+        (
+            is_bounded and (min_lr is None) == (min_lr_rate is None),
+            "lr_scheduler_type is 'cosine_with_min_lr', which needs one of min_lr and min_lr_rate.",
+        ),
+        (
+            is_bounded and min_lr is not None and min_lr > highest,
+            f"min_lr is {min_lr:g}, more than learning_rate, {highest:g}." if min_lr is not None else "",
+        ),
+        (not is_wsd and decay_steps is not None, foreign("num_decay_steps", WSD[0])),
+        (not is_wsd and values["lr_decay_type"] != "cosine", foreign("lr_decay_type", WSD[0])),
+        (not is_bounded and min_lr is not None, foreign("min_lr", "cosine_with_min_lr")),
+        (
+            not is_bounded and not is_wsd and min_lr_rate is not None,
+            foreign("min_lr_rate", f"cosine_with_min_lr or {WSD[0]}"),
+        ),
+        (
+            kind != "inverse_sqrt" and values["lr_timescale"] is not None,
+            foreign("lr_timescale", "inverse_sqrt"),
+        ),
+    )
 
 
 def rows_per_step(values: Mapping[str, Any]) -> int:

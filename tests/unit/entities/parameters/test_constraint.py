@@ -5,6 +5,7 @@ import pytest
 from mafunzo.entities.parameters.constraint import faults_between, joined_names
 from mafunzo.entities.parameters.table import DEFAULTS
 
+BOUNDED = {"lr_scheduler_type": "cosine_with_min_lr"}
 FSDP = {"data_parallel_strategy": "fsdp"}
 LORA = {"apply_lora": True}
 
@@ -19,6 +20,22 @@ LORA = {"apply_lora": True}
         pytest.param({"max_seq_length": 0}, "max_seq_length is 0", id="no tokens"),
         pytest.param({"warmup_steps": 3, "warmup_ratio": 0.1}, "both given", id="two warm-ups"),
         pytest.param({"warmup_steps": 30, "max_steps": 20}, "more than all 20", id="long warm-up"),
+        pytest.param({"lr_scheduler_type": "wsd"}, "is 'wsd', which needs num_decay_steps", id="stable for ever"),
+        pytest.param(
+            {"lr_scheduler_type": "wsd", "num_decay_steps": 8, "warmup_steps": 5, "max_steps": 10},
+            "warmup_steps 5 and num_decay_steps 8 are more than all 10",
+            id="long decay",
+        ),
+        pytest.param({"num_decay_steps": 8}, "Use warmup_stable_decay, or leave it out", id="a decay of another"),
+        pytest.param(
+            {"lr_decay_type": "linear"}, "lr_decay_type is linear while lr_scheduler_type", id="shape of none"
+        ),
+        pytest.param({"min_lr": 0.0}, "min_lr is 0.0 while lr_scheduler_type is 'linear'. Use cosine_with", id="end"),
+        pytest.param({"min_lr_rate": 0.1}, "Use cosine_with_min_lr or warmup_stable_decay", id="end as a share"),
+        pytest.param({"lr_timescale": 5}, "Use inverse_sqrt", id="scale of none"),
+        pytest.param({"lr_scheduler_type": "cosine_with_min_lr"}, "needs one of min_lr and min_lr_rate", id="no end"),
+        pytest.param(BOUNDED | {"min_lr": 1e-6, "min_lr_rate": 0.1}, "needs one of min_lr", id="two ends"),
+        pytest.param(BOUNDED | {"min_lr": 0.1}, "min_lr is 0.1, more than learning_rate, 2e-05", id="rising"),
         pytest.param({"lora_target_modules": "q_proj"}, "Set apply_lora true", id="targets without LoRA"),
         pytest.param({"lora_target_modules": " , ", "apply_lora": True}, "commas between", id="empty targets"),
         pytest.param({"lora_target_modules": "all,q_proj", "apply_lora": True}, "Keep one of both", id="all and more"),
