@@ -131,7 +131,7 @@ def parse_value(declared: Input, raw: Any) -> tuple[Value | None, str]:
     if fault or value is None:
         return None, fault or f"{declared.name} is empty, expected {_expected(declared)}."
     if declared.enum and str(value) not in declared.enum:
-        return None, f"{declared.name} is {_show(raw)}, expected one of {', '.join(declared.enum)}." + did_you_mean(
+        return None, f"{declared.name} is {_show(raw)}, expected {_expected(declared)}." + did_you_mean(
             str(value), declared.enum
         )
     if isinstance(value, int | float) and not isinstance(value, bool) and not _is_in_range(declared, float(value)):
@@ -186,7 +186,7 @@ def _is_in_range(declared: Input, number: float) -> bool:
 
 def _expected(declared: Input) -> str:
     if declared.enum:
-        return f"one of {', '.join(declared.enum)}"
+        return f"one of {', '.join(one for one in declared.enum if one not in declared.refused)}"
     noun = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "a text"}.get(
         declared.type, "a path"
     )

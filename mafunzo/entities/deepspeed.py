@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mafunzo.entities.component import unknown_name
-from mafunzo.entities.parameters.constraint import rows_per_step
+from mafunzo.entities.parameters.constraint import ADAMW, rows_per_step
 from mafunzo.errors import InvalidFile, InvalidParameter
 
 AUTO = "auto"
@@ -218,7 +218,7 @@ def _float16(key: str, value: Any, values: Values) -> str:
 
 def _optimizer(key: str, value: Any, values: Values) -> str:
     fault = _one_of("AdamW", "Adam")(key, value, values)
-    if fault or values["optim"] == "adamw_torch":
+    if fault or values["optim"] in ADAMW:
         return fault
     return (
         f"{key} is {_show(value)}, while optim is {values['optim']}. Leave the section out, or set optim adamw_torch."

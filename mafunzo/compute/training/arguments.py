@@ -34,7 +34,7 @@ class TrainingArguments:
     auto_find_batch_size: bool
     gradient_accumulation_steps: int
     eval_accumulation_steps: int
-    optim: Literal["adamw_torch", "adafactor"]
+    optim: Literal["adamw_torch", "adafactor", "adamw_torch_fused", "sgd", "muon"]
     learning_rate: float
     warmup_steps: int
     weight_decay: float
@@ -84,6 +84,7 @@ class TrainingArguments:
     init_lora_weights: str
     use_dora: bool
     warmup_ratio: float
+    momentum: float | None
     num_decay_steps: int | None
     lr_decay_type: Literal["cosine", "linear", "1-sqrt"]
     min_lr: float | None

@@ -38,6 +38,7 @@ from mafunzo.compute.training.distributed import Replicated
 from mafunzo.compute.training.fsdp import local
 from mafunzo.compute.training.head_loss import CHUNK, PART, chunk_bytes, limit_chunk
 from mafunzo.compute.training.live_memory import NOTHING, Apart, PassMemory, trace_pass
+from mafunzo.compute.training.optimizer import hidden_matrices
 from mafunzo.compute.training.recomputation import recomputable_layers, recompute_layers, recomputed_layers
 from mafunzo.compute.training.run import Run
 from mafunzo.compute.training.snapshot import weights_of
@@ -57,8 +58,8 @@ PROBE_TOKENS, FEWEST_PROBE_TOKENS = 32, 16
 """Tokens of the passes that are counted, and how few there may be where memory runs out even in these."""
 BLOCK_COPIES = 3
 """How often the attention weights of a block of queries are there while they are computed: scores, softmax, gradient."""
-ADAFACTOR_COPIES = 3
-"""Matrices of a weight's size that Adafactor's step makes for it."""
+STEP_COPIES = {"adafactor": 3, "muon": 4}
+"""Matrices of a weight's size, in its own precision, that an optimizer's step makes for it; others work in place."""
 FRAGMENTATION = {"cpu": 1.1, "cuda": 1.25}
 """What an allocator takes for a pass, to what is live in it at most: freed blocks don't fit all that comes."""
 USEFUL_TOKENS = 512
@@ -237,11 +238,21 @@ def _state_bytes(run: Run) -> int:
         for value in state.values()
         if torch.is_tensor(value)
     )
-    return max(0, sum(optimizer_bytes(weight, run.arguments.optim) for weight in _trained(run)) - held)
+    return max(0, _optimizer_bytes(run) - held)
 
 
 def _trained(run: Run) -> list[Tensor]:
     return [local(weight) for weight in run.network.parameters() if weight.requires_grad]
+
+
+def _optimizer_bytes(run: Run) -> int:
+    """Return what the optimizer holds for all weights after its first step."""
+    arguments, weights = run.arguments, _trained(run)
+    if arguments.optim == "sgd":
+        return sum(int(weight.nbytes) for weight in weights) if arguments.momentum else 0
+    matrices = hidden_matrices(run.network) if arguments.optim == "muon" else []
+    of_adamw = sum(optimizer_bytes(weight, arguments.optim) for weight in weights)
+    return of_adamw - sum(int(matrix.nbytes) for matrix in matrices)
 
 
 def optimizer_bytes(weight: Tensor, name: str) -> int:
@@ -423,7 +434,7 @@ def _surroundings(run: Run, longest: int, attention_bytes: float, head_chunk: in
     return _Surroundings(
         optimizer=_state_bytes(run),
         gradients=_gradient_bytes(run),
-        step=ADAFACTOR_COPIES * largest if run.arguments.optim == "adafactor" else 0,
+        step=STEP_COPIES.get(run.arguments.optim, 0) * largest,
         copy=_copy_bytes(run) if is_saved_within(run) else 0,
         attention=attention_bytes,
         apart=_apart(run, longest, head_chunk),
@@ -448,7 +459,7 @@ def _copy_bytes(run: Run) -> int:
     weights = {
         weight.data_ptr(): int(weight.nbytes) for weight in weights_of(run.network, run.adapter is not None).values()
     }
-    return sum(weights.values()) + sum(optimizer_bytes(weight, run.arguments.optim) for weight in _trained(run))
+    return sum(weights.values()) + _optimizer_bytes(run)
 
 
 def is_saved_within(run: Run) -> bool:

@@ -43,6 +43,7 @@ _ADDED = {
     "loraplus_lr_ratio": None,
     "init_lora_weights": "true",
     "use_dora": "false",
+    "momentum": None,
     "num_decay_steps": None,
     "lr_decay_type": "cosine",
     "min_lr": None,

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from mafunzo.entities.parameters.lora import lora_faults
+from mafunzo.entities.parameters.optimizer import OPTIMIZER
 
+ADAMW = ("adamw_torch", "adamw_torch_fused")
 WSD = ("warmup_stable_decay", "wsd")
 """What transformers, and what others call the schedule that stays at its highest learning rate and falls at the end."""
 NAME_LISTS: Mapping[str, tuple[type, ...]] = {
@@ -59,21 +61,12 @@ def faults_between(values: Mapping[str, Any]) -> list[str]:
             "apply_deepspeed and auto_find_batch_size are both 'true', which DeepSpeed can't do. Set one to false.",
         ),
         (
-            values["apply_deepspeed"] and values["optim"] == "adafactor",
-            "apply_deepspeed is 'true' while optim is 'adafactor', which needs whole matrices, and DeepSpeed cuts them up. Use "
-            "adamw_torch.",
-        ),
-        (
             values["deepspeed_stage"] == "3" and not values["apply_deepspeed"],
             "deepspeed_stage is '3' while apply_deepspeed is 'false'. Set apply_deepspeed true, or leave it out.",
         ),
         (
             is_fsdp and values["apply_deepspeed"],
             "apply_deepspeed is 'true' while data_parallel_strategy is 'fsdp': each shards by itself. Keep one of both.",
-        ),
-        (
-            is_fsdp and values["optim"] == "adafactor",
-            "data_parallel_strategy is 'fsdp' while optim is 'adafactor', which needs whole matrices. Use adamw_torch, or ddp.",
         ),
         (
             is_fsdp and values["auto_find_batch_size"],
@@ -85,9 +78,38 @@ def faults_between(values: Mapping[str, Any]) -> list[str]:
             f"cpu_processes_finetune is {n_processes}, and the rows of a step, which they share, are {step_rows}. Raise "
             "per_device_train_batch_size or gradient_accumulation_steps, or use fewer processes.",
         ),
+        *_optimizer_rules(values),
         *_schedule_rules(values),
     )
     return [*(fault for is_broken, fault in rules if is_broken), *lora_faults(values)]
+
+
+def _optimizer_rules(values: Mapping[str, Any]) -> tuple[tuple[bool, str], ...]:
+    """Return the rules between the optimizer, what shards its state, and what only some optimizers take."""
+    optim, momentum = values["optim"], values["momentum"]
+    needs = "needs whole matrices" if optim in ("adafactor", "muon") else "is tried with whole weights only"
+    adam = [name for name in ("adam_beta1", "adam_beta2", "adam_epsilon") if values[name] != _ADAM_DEFAULTS[name]]
+    return (
+        (
+            values["apply_deepspeed"] and optim not in ADAMW,
+            f"apply_deepspeed is 'true' while optim is '{optim}', which {needs}, and DeepSpeed cuts them up. Use adamw_torch.",
+        ),
+        (
+            values["data_parallel_strategy"] == "fsdp" and optim not in ADAMW,
+            f"data_parallel_strategy is 'fsdp' while optim is '{optim}', which {needs}. Use adamw_torch, or ddp.",
+        ),
+        (
+            momentum is not None and optim not in ("sgd", "muon"),
+            f"momentum is {momentum} while optim is '{optim}'. Use sgd or muon, or leave it out; adam_beta1 is AdamW's.",
+        ),
+        (
+            optim == "sgd" and bool(adam),
+            f"{' and '.join(adam)} is given while optim is 'sgd', which has none. Leave it out, or use adamw_torch.",
+        ),
+    )
+
+
+_ADAM_DEFAULTS = {parameter.name: parameter.default for parameter in OPTIMIZER}
 
 
 def _schedule_rules(values: Mapping[str, Any]) -> tuple[tuple[bool, str], ...]:

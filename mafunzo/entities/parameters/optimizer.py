@@ -2,13 +2,25 @@
 
 from mafunzo.entities.parameters.parameter import EVALUATE, FINETUNE, TRUTH, Parameter
 
+_NO_BITSANDBYTES = (
+    "it needs bitsandbytes, which isn't among the packages here. adamw_torch takes the steps that it approximates; adafactor "
+    "and muon take less memory."
+)
 OPTIMIZER = (
     Parameter(
         "optim",
         "string",
-        "The optimizer.",
+        "The optimizer. adamw_torch and adamw_torch_fused are one: torch's fused AdamW. muon makes the step of each matrix "
+        "within the network an orthogonal one, as large as AdamW's; embeddings, head, norms and biases are AdamW's own. Numbers "
+        "that it keeps for a weight: AdamW 2, muon 1, sgd 1 or without momentum none, adafactor next to none.",
         default="adamw_torch",
-        enum=("adamw_torch", "adafactor"),
+        enum=("adamw_torch", "adafactor", "adamw_torch_fused", "sgd", "muon", "adamw_8bit", "adamw_bnb_8bit", "lion"),
+        refused={
+            "adamw_8bit": _NO_BITSANDBYTES,
+            "adamw_bnb_8bit": _NO_BITSANDBYTES,
+            "lion": "neither torch nor transformers has it, and no library that does is among the packages here. Use "
+            "adamw_torch, or sgd with momentum for as little memory.",
+        },
         steps=(FINETUNE,),
         aliases=("optimizer",),
     ),
@@ -36,7 +48,7 @@ OPTIMIZER = (
     Parameter(
         "weight_decay",
         "number",
-        "Decoupled weight decay; not on norms and biases.",
+        "Decoupled weight decay, which for sgd is that of its momentum too (L2); not on norms and biases.",
         default=0.0,
         minimum=0.0,
         maximum=1.0,
@@ -140,6 +152,17 @@ OPTIMIZER = (
         minimum=0.0,
         maximum=1.0,
         steps=(FINETUNE,),
+        is_own=True,
+    ),
+    Parameter(
+        "momentum",
+        "number",
+        "With optim sgd or muon: how much of the earlier gradients' sum a step keeps; 0 for sgd and 0.95 for muon if left "
+        "out.",
+        minimum=0.0,
+        maximum=0.999999,
+        steps=(FINETUNE,),
+        aliases=("sgd_momentum",),
         is_own=True,
     ),
     Parameter(

@@ -61,7 +61,7 @@ def weights(parts):
 
 
 @pytest.mark.parametrize("is_lora", [True, False], ids=["LoRA", "full"])
-@pytest.mark.parametrize("optim", ["adamw_torch", "adafactor"])
+@pytest.mark.parametrize("optim", ["adamw_torch", "adafactor", "sgd", "muon"])
 def test_what_was_loaded_goes_on_with_the_same_bits(tmp_path, optim, is_lora):
     first = make(optim, is_lora)
     torch.manual_seed(3)

@@ -165,6 +165,26 @@ def test_an_optimizer_s_state_is_what_it_holds(name, shape, expected):
     assert sum(value.nbytes for value in held) == expected
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param({}, id="AdamW"),
+        pytest.param({"optim": "sgd"}, id="SGD, nothing"),
+        pytest.param({"optim": "sgd", "momentum": 0.9}, id="SGD's momentum"),
+        pytest.param({"optim": "muon"}, id="Muon's momentum, and AdamW's of embeddings and norms"),
+    ],
+)
+def test_the_state_is_planned_as_large_as_it_becomes(tmp_path, base, prepared, values):
+    run = run_of(tmp_path, base, prepared, apply_lora=False, **values)
+    planned = plan_memory(run).state_bytes
+    for weight in run.network.parameters():
+        weight.grad = torch.zeros_like(weight)
+    gradients = sum(weight.nbytes for weight in run.network.parameters())
+    run.optimizer.step()
+    states = [value for state in run.optimizer.state.values() for value in state.values() if value is not None]
+    assert planned - gradients == sum(state.nbytes for state in states if state.dim())
+
+
 def test_what_a_resumed_run_holds_of_the_state_is_not_counted_twice(tmp_path, base, prepared):
     run = run_of(tmp_path, base, prepared, apply_lora=False)
     weights = sum(weight.numel() for weight in run.network.parameters())

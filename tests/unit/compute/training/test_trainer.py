@@ -158,9 +158,17 @@ def test_the_learning_rate_rises_in_the_warm_up(tmp_path, base, prepared, warmup
 
 
 @pytest.mark.parametrize("values", [LORA, FULL], ids=["LoRA", "full"])
-@pytest.mark.parametrize("optim", ["adamw_torch", "adafactor"])
-def test_training_lowers_the_loss_on_held_out_rows(tmp_path, base, prepared, values, optim):
-    _, folder = train(tmp_path, base, prepared, **values, optim=optim, num_train_epochs=3)
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        pytest.param({"optim": "adamw_torch"}, id="AdamW"),
+        pytest.param({"optim": "adafactor"}, id="Adafactor"),
+        pytest.param({"optim": "sgd", "momentum": 0.9, "learning_rate": 0.2}, id="SGD"),
+        pytest.param({"optim": "muon", "learning_rate": 0.05}, id="Muon"),
+    ],
+)
+def test_training_lowers_the_loss_on_held_out_rows(tmp_path, base, prepared, values, optimizer):
+    _, folder = train(tmp_path, base, prepared, **{**values, **optimizer}, num_train_epochs=3)
     losses = history(folder, "eval_loss")
     assert len(losses) == 3
     assert losses[-1] < losses[0] * 0.9

@@ -87,6 +87,14 @@ LORA = {"apply_lora": True}
         ),
         pytest.param(FSDP | {"apply_deepspeed": True}, "each shards by itself", id="two ways to shard"),
         pytest.param(FSDP | {"optim": "adafactor"}, "needs whole matrices", id="FSDP of whole matrices"),
+        pytest.param(FSDP | {"optim": "muon"}, "needs whole matrices. Use adamw_torch, or ddp", id="FSDP and Muon"),
+        pytest.param({"apply_deepspeed": True, "optim": "sgd"}, "is tried with whole weights only", id="ZeRO and SGD"),
+        pytest.param(
+            {"momentum": 0.9}, "momentum is 0.9 while optim is 'adamw_torch'. Use sgd", id="momentum of AdamW"
+        ),
+        pytest.param(
+            {"optim": "sgd", "adam_beta1": 0.8}, "adam_beta1 is given while optim is 'sgd'", id="AdamW's of SGD"
+        ),
         pytest.param(FSDP | {"auto_find_batch_size": True}, "can't take a step again alone", id="FSDP tried again"),
         pytest.param(
             {"cpu_processes_finetune": 3, "gradient_accumulation_steps": 2},
