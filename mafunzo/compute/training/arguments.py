@@ -85,6 +85,7 @@ class TrainingArguments:
     use_dora: bool
     warmup_ratio: float
     momentum: float | None
+    neftune_noise_alpha: float
     num_decay_steps: int | None
     lr_decay_type: Literal["cosine", "linear", "1-sqrt"]
     min_lr: float | None

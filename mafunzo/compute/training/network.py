@@ -26,6 +26,7 @@ from mafunzo.compute.chat.examples import IGNORED
 from mafunzo.compute.model.loading import exact_length
 from mafunzo.compute.training import attention
 from mafunzo.compute.training.batch import Batch
+from mafunzo.compute.training.embedding_noise import announce
 from mafunzo.compute.training.head_loss import CHUNK, Head, chunk_of, head_loss
 from mafunzo.compute.training.proof import Place, Proof
 from mafunzo.errors import MafunzoError
@@ -145,6 +146,7 @@ def _outputs(packed: PackedNetwork, batch: Batch, low: int, high: int) -> Output
     bounds = tuple(torch.searchsorted(places_N, cuts).tolist())
     places_N = places_N.to(network.device)
     inputs = _inputs(batch, low, high, network.device, packed.packs)
+    announce(network, [after - before for before, after in itertools.pairwise(batch.bounds[low : high + 1])])
     head = packed.head_of_now
     if head is not None:
         hidden_TH = network.base_model(**inputs).last_hidden_state[0]

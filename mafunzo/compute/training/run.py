@@ -21,6 +21,7 @@ from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.batch import Batch, RowFormat, Rows, read_rows
 from mafunzo.compute.training.data_order import DataOrder
 from mafunzo.compute.training.distributed import Stepper, make_stepper
+from mafunzo.compute.training.embedding_noise import add_noise
 from mafunzo.compute.training.fsdp import shard
 from mafunzo.compute.training.network import PackedNetwork, attention_for, prepare
 from mafunzo.compute.training.objectives.objective import BatchLoss, Objective
@@ -172,6 +173,8 @@ def _assemble(request: TrainingRequest, ranks: Ranks, is_sharded: bool) -> Run:
             packed = stepper.within(partial(prepare, network))
     if arguments.gradient_checkpointing:  # activation recomputation: the backward pass runs each layer's forward again
         network.activation_checkpointing_enable({"use_reentrant": False})
+    if arguments.neftune_noise_alpha > 0:
+        add_noise(network, arguments.neftune_noise_alpha)
     _seed_dropout(arguments, ranks)
     schedule = make_schedule(optimizer, arguments, order.total_steps)
     require_a_rate(schedule, order.total_steps)

@@ -44,6 +44,7 @@ _ADDED = {
     "init_lora_weights": "true",
     "use_dora": "false",
     "momentum": None,
+    "neftune_noise_alpha": 0.0,
     "num_decay_steps": None,
     "lr_decay_type": "cosine",
     "min_lr": None,

@@ -11,8 +11,8 @@ OPTIMIZER = (
         "optim",
         "string",
         "The optimizer. adamw_torch and adamw_torch_fused are one: torch's fused AdamW. muon makes the step of each matrix "
-        "within the network an orthogonal one, as large as AdamW's; embeddings, head, norms and biases are AdamW's own. Numbers "
-        "that it keeps for a weight: AdamW 2, muon 1, sgd 1 or without momentum none, adafactor next to none.",
+        "within the network an orthogonal one, as large as AdamW's; embeddings, head, norms and biases are AdamW's own. It "
+        "keeps for a weight: AdamW 2 numbers, muon 1, sgd 1 or without momentum none, adafactor next to none.",
         default="adamw_torch",
         enum=("adamw_torch", "adafactor", "adamw_torch_fused", "sgd", "muon", "adamw_8bit", "adamw_bnb_8bit", "lion"),
         refused={
@@ -163,6 +163,17 @@ OPTIMIZER = (
         maximum=0.999999,
         steps=(FINETUNE,),
         aliases=("sgd_momentum",),
+        is_own=True,
+    ),
+    Parameter(
+        "neftune_noise_alpha",
+        "number",
+        "NEFTune: while training, noise is added to the embeddings of tokens, uniform up to this, divided by the root of a "
+        "sequence's tokens times the network's width. 5 is usual; 0 adds none. Evaluation never has it.",
+        default=0.0,
+        minimum=0.0,
+        steps=(FINETUNE,),
+        aliases=("neft_alpha", "noisy_embedding_alpha"),
         is_own=True,
     ),
     Parameter(

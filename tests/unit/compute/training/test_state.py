@@ -63,8 +63,13 @@ def test_only_so_many_checkpoints_are_kept_the_best_among_them(tmp_path, base):
 
 @pytest.mark.parametrize(
     "values",
-    [LORA, pytest.param(FULL, marks=pytest.mark.slow), pytest.param(ZERO, marks=pytest.mark.slow)],
-    ids=["LoRA", "full", "DeepSpeed"],
+    [
+        LORA,
+        LORA | {"neftune_noise_alpha": 5.0},
+        pytest.param(FULL, marks=pytest.mark.slow),
+        pytest.param(ZERO, marks=pytest.mark.slow),
+    ],
+    ids=["LoRA", "with noise", "full", "DeepSpeed"],
 )
 def test_going_on_from_a_checkpoint_gives_the_same_bits(tmp_path, base, prepared, values):
     """A second run finds the first one's checkpoint in an earlier attempt's folder; dropout tests the random state."""
