@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any
+from typing import Any, Literal
 
 from mafunzo.compute.chat.chunks import ChunkTokenizer, has_chunks
 from mafunzo.compute.chat.mask import Span, SpanFinder
@@ -21,6 +21,10 @@ from mafunzo.errors import InvalidData
 
 IGNORED = -100
 """The label of a token outside the loss: the `ignore_index` of torch's cross-entropy."""
+
+
+TrainOn = Literal["assistant", "last", "everything"]
+"""What the loss counts: all turns of the assistant, its last one, or the whole text."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,9 @@ class Unusable:
 class Encoder:
     """Tokenizes conversations in batches, with one tokenizer."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, train_on: TrainOn = "assistant") -> None:
         """Raises `InvalidData` for a chat template with which no row can be trained."""
-        self._tokenizer = tokenizer
+        self._tokenizer, self._train_on = tokenizer, train_on
         self._spans = SpanFinder(tokenizer)
         self._spans.require_end_of_turn()
         self._backend = _offset_exact(tokenizer)
@@ -133,15 +137,30 @@ class Encoder:
             text, spans = self._spans.find(conversation)
         except InvalidData as error:
             return Unusable(error.message)
-        return _Rendering(text, [span for span in spans if conversation.messages[span.message].is_trained])
+        left_out = [span for span in spans if not conversation.messages[span.message].is_trained]
+        if self._train_on == "last" and spans[-1] in left_out:
+            return Unusable(
+                "the last turn of the assistant isn't to be trained (weight 0, or loss, train or training false), and "
+                "train_on is 'last'"
+            )
+        if self._train_on == "everything":
+            return _Rendering(text, _between(left_out, len(text)))
+        chosen = spans[-1:] if self._train_on == "last" else spans
+        return _Rendering(text, [(span.start, span.end) for span in chosen if span not in left_out])
 
 
 @dataclass(frozen=True)
 class _Rendering:
-    """A conversation as text, and the spans of it that are trained, in order."""
+    """A conversation as text, and the spans of it that are trained, in order, as (start, end)."""
 
     text: str
-    spans: list[Span]
+    spans: list[tuple[int, int]]
+
+
+def _between(spans: Sequence[Span], length: int) -> list[tuple[int, int]]:
+    """Return what lies before, between and behind spans of a text, as (start, end)."""
+    starts, ends = [0, *(span.end for span in spans)], [*(span.start for span in spans), length]
+    return [(start, end) for start, end in zip(starts, ends, strict=True) if end > start]
 
 
 def pieces(example: Example) -> Iterator[dict[str, Any]]:
@@ -168,7 +187,7 @@ def _template_fields(message: Message) -> Iterator[tuple[str, Any]]:
 
 def _chunked(rendering: _Rendering, tokenizer: ChunkTokenizer, max_seq_length: int | None) -> Example | Unusable:
     """Return the example of a rendering by its chunks."""
-    places = [place for span in rendering.spans for place in (span.start, span.end)]
+    places = [place for span in rendering.spans for place in span]
     ids, tokens = tokenizer.encode(rendering.text, places)
     return _masked(rendering, ids, tokens, max_seq_length, array("q"))
 
@@ -177,7 +196,7 @@ def _example(
     rendering: _Rendering, encoding: Any, max_seq_length: int | None, with_pieces: bool = False
 ) -> Example | Unusable:
     """Return the example of a rendering and what the tokenizer made of its text."""
-    places = [place for span in rendering.spans for place in (span.start, span.end)]
+    places = [place for span in rendering.spans for place in span]
     tokens = [_first_token(encoding, place, len(rendering.text)) for place in places]
     piece_ends = array("q", (end for _, end in encoding.offsets) if with_pieces else ())
     return _masked(rendering, array("i", encoding.ids), tokens, max_seq_length, piece_ends)

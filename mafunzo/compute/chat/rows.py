@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from mafunzo.compute.chat.examples import Encoder, Example, Unusable, cut
+from mafunzo.compute.chat.examples import Encoder, Example, TrainOn, Unusable, cut
 from mafunzo.dataset.check import BadRow, Row, check_row, fingerprint
 from mafunzo.dataset.files import RawRow
 from mafunzo.entities.conversation import Conversation
@@ -48,9 +48,9 @@ class PreparedRow(NamedTuple):
 class RowPreparer:
     """Prepares rows with one tokenizer."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, train_on: TrainOn = "assistant") -> None:
         """Raises `InvalidData` for a chat template with which no row can be trained."""
-        self.encoder = Encoder(tokenizer)
+        self.encoder = Encoder(tokenizer, train_on)
 
     def prepare(self, raw_rows: Sequence[RawRow]) -> list[PreparedRow]:
         """Return what each row gives."""

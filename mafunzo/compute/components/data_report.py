@@ -86,11 +86,12 @@ def lengths(values: Iterable[int]) -> dict[str, float]:
 
 def summary(report: Mapping[str, Any]) -> Iterator[str]:
     """Yield the summary's lines: rows, tokens, truncation and reasons, by split."""
+    whose = "by the assistant" if report.get("train_on", "assistant") == "assistant" else "trained on"
     for name, part in report["splits"].items():
         share = part["assistant_tokens"] / part["tokens"] if part["tokens"] else 0.0
         yield (
             f"{name:<10} {part['rows_kept']:>7,} of {part['rows_read']:,} rows, {part['tokens']:,} tokens, "
-            f"{share:.0%} by the assistant, {part['truncated']:,} rows cut at {report['max_seq_length'] or 'no length'}"
+            f"{share:.0%} {whose}, {part['truncated']:,} rows cut at {report['max_seq_length'] or 'no length'}"
         )
         reasons = Counter(kind_of(row["reason"]) for row in part["dropped"]).most_common()
         for reason, count in reasons[:SHOWN_REASONS]:

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from mafunzo.compute.chat.examples import IGNORED, Encoder, Example, Unusable, pieces
+from mafunzo.compute.chat.examples import IGNORED, Encoder, Example, TrainOn, Unusable, pieces
 from mafunzo.compute.chat.row_cache import CACHED_ROWS, RowCache, tokenizer_key
 from mafunzo.compute.chat.row_workers import Work, preparation, worker_count
 from mafunzo.compute.chat.rows import PreparedRow, RowPreparer
@@ -51,6 +51,7 @@ class PrepareDataArguments:
     batch_size: int
     pad_to_max_length: bool
     max_seq_length: int
+    train_on: TrainOn
     on_bad_row: Literal["fail", "skip"]
     split_seed: int | None
 
@@ -72,9 +73,9 @@ def work(arguments: Arguments) -> None:
     options = _options(values, tokenizer, model)
     sources = _sources(arguments)
     shares = _shares(sources, values.split_seed)
-    cache = _cache(arguments.cache, model, tokenizer, sum(map(len, shares.values())))
+    cache = _cache(arguments.cache, model, tokenizer, values.train_on, sum(map(len, shares.values())))
     with output_folder(arguments.outputs["prepared"]) as folder, _rare_collections():
-        tallies = _prepare(folder, Work(RowPreparer(tokenizer), cache), sources, shares, options)
+        tallies = _prepare(folder, Work(RowPreparer(tokenizer, values.train_on), cache), sources, shares, options)
         refuse([] if options.skips_bad_rows else [row for tally in tallies.values() for row in tally.bad])
         _check_enough_is_left(tallies)
         copy_files(model, TOKENIZER_FILES, folder / "tokenizer")
@@ -82,6 +83,7 @@ def work(arguments: Arguments) -> None:
             "max_seq_length": options.max_seq_length,
             "pad_to_max_length": values.pad_to_max_length,
             "pad_token_id": options.padding,
+            "train_on": values.train_on,
             "on_bad_row": values.on_bad_row,
             "split_seed": values.split_seed,
         }
@@ -151,13 +153,13 @@ def _shares(sources: Mapping[str, Source], seed: int | None) -> dict[str, Share]
     return {name: shares.get(name) or file_shares[name] for name in SPLITS}
 
 
-def _cache(folder: Path | None, model: Path, tokenizer: Any, rows: int) -> RowCache | None:
+def _cache(folder: Path | None, model: Path, tokenizer: Any, train_on: TrainOn, rows: int) -> RowCache | None:
     """Return the token cache of a model's tokenizer; None where there is no place for it, or too few rows."""
     if folder is None or rows < CACHED_ROWS:
         return None
     patterns = (*TOKENIZER_FILES, "config.json")
     files = {file for pattern in patterns for file in model.glob(pattern) if file.is_file()}
-    return RowCache(folder, tokenizer_key(files, template_name(tokenizer)))
+    return RowCache(folder, tokenizer_key(files, template_name(tokenizer), train_on))
 
 
 def _prepare(

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mafunzo.compute.chat.examples import Encoder, Example, Unusable, pieces
+from mafunzo.compute.chat.examples import Encoder, Example, TrainOn, Unusable, pieces
 from mafunzo.compute.chat.rows import UNREAD_FIELD
 from mafunzo.compute.chat.tokenizer import load_tokenizer
 from mafunzo.compute.components.command import Arguments, run
@@ -20,6 +20,7 @@ class PreviewDataArguments:
 
     rows: int
     max_seq_length: int
+    train_on: TrainOn
     trust_remote_code: bool
 
 
@@ -28,7 +29,7 @@ def work(arguments: Arguments) -> None:
     values, model = PreviewDataArguments(**arguments.values), arguments.path("model")
     tokenizer = load_tokenizer(model, values.trust_remote_code)
     max_seq_length = sequence_length(values.max_seq_length, tokenizer, model)
-    encoder, source = Encoder(tokenizer), open_source(arguments.path("train_file_path"))
+    encoder, source = Encoder(tokenizer, values.train_on), open_source(arguments.path("train_file_path"))
     source.count()
     rows: list[dict[str, Any]] = []
     tally = Tally(source=source.name, selection="all")
@@ -48,6 +49,7 @@ def work(arguments: Arguments) -> None:
         "formats": dict(tally.formats),
         "notes": dict(tally.notes),
         "max_seq_length": max_seq_length,
+        "train_on": values.train_on,
     }
     with output_folder(arguments.outputs["preview"]) as folder:
         write_json(folder / "preview.json", rows, indent=1, ensure_ascii=False)

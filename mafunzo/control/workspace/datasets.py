@@ -93,9 +93,11 @@ class DataSets:
         files = {"train": train, "validation": validation, "test": test}
         return by_split({name: self.check(file) for name, file in files.items() if file is not None}, split_seed)
 
-    def preview(self, model: str | Path, file: str | Path, rows: int = 3, max_seq_length: int = -1) -> Preview:
-        """Render rows with the model's chat template, and mark what is learned."""
-        job = self._jobs.preview(model, file, rows=rows, max_seq_length=max_seq_length).wait()
+    def preview(
+        self, model: str | Path, file: str | Path, rows: int = 3, max_seq_length: int = -1, train_on: str = "assistant"
+    ) -> Preview:
+        """Render rows with the model's chat template, and mark what is learned: by `train_on`, as in a job."""
+        job = self._jobs.preview(model, file, rows=rows, max_seq_length=max_seq_length, train_on=train_on).wait()
         artifact = job.output_artifact("preview")
         open_file = self._services.artifacts.open_file
         sample = json.loads(open_file(artifact, "preview.json").read_text(encoding="utf-8"))

@@ -70,6 +70,17 @@ DATA = (
         aliases=("cutoff_len", "sequence_len", "max_length"),
     ),
     Parameter(
+        "train_on",
+        "string",
+        "Which tokens of a conversation the loss counts: all turns of the assistant, its last one, or everything, what the "
+        "others say and the template writes included. A weight of 0, or its like, in a message of the assistant leaves it out "
+        "in each case.",
+        default="assistant",
+        enum=("assistant", "last", "everything"),
+        steps=(PREPARE_DATA,),
+        is_own=True,
+    ),
+    Parameter(
         "on_bad_row",
         "string",
         "What happens to a data file with rows that can't be used: the job fails before it trains, or the rows are skipped. "

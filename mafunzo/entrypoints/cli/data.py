@@ -98,10 +98,11 @@ def preview(
     model: str = typer.Option(..., help="Whose chat template renders the rows."),
     rows: int = typer.Option(3, min=1, help="How many."),
     max_seq_length: int = typer.Option(-1, help="Cut longer rows; -1 takes the model's own limit."),
+    train_on: str = typer.Option("assistant", help="What is learned: assistant, last (its last turn) or everything."),
     as_json: bool = AS_JSON,
 ) -> None:
     """Show rows as the network will see them, and name each bad row: what is learned is green, or stands in marks."""
-    sample = mafunzo.Workspace().data.preview(model, file, rows, max_seq_length)
+    sample = mafunzo.Workspace().data.preview(model, file, rows, max_seq_length, train_on)
     if as_json:
         print_json({"rows": sample.rows, "report": sample.report})
         return

@@ -11,7 +11,6 @@ from transformers import PreTrainedTokenizerFast
 
 from mafunzo.compute.chat import examples
 from mafunzo.compute.chat.examples import IGNORED, Encoder, Example, Unusable, pieces
-from mafunzo.compute.chat.mask import Span
 from mafunzo.compute.chat.template import render, render_ids
 from mafunzo.entities.conversation import Conversation, conversation_from_dict
 from mafunzo.errors import InvalidData
@@ -81,6 +80,38 @@ def test_a_turn_of_weight_0_is_read_but_not_trained() -> None:
     assert isinstance(example, Example)
     assert [piece["text"] for piece in pieces(example) if piece["trained"]] == ["Good answer<|end|>\n"]
     assert "weight" not in render(family("phi3"), conversation)
+
+
+def test_the_last_turn_alone_is_trained_where_that_is_asked_for() -> None:
+    example = Encoder(family("phi3"), "last").encode([TALK], None)[0]
+    assert isinstance(example, Example)
+    assert [piece["text"] for piece in pieces(example) if piece["trained"]] == ["See you.<|end|>\n"]
+    left_out = conversation_from_dict(
+        {
+            "messages": [message.as_dict() for message in TALK.messages[:3]]
+            + [{"role": "assistant", "content": "x", "weight": 0}]
+        }
+    )
+    unusable = Encoder(family("phi3"), "last").encode([left_out], None)[0]
+    assert isinstance(unusable, Unusable)
+    assert unusable.reason.startswith("the last turn of the assistant isn't to be trained (weight 0")
+
+
+@pytest.mark.parametrize("with_pieces", [True, False])
+@pytest.mark.parametrize("name", ["phi3", "llama3", "gemma", "qwen2_5"])
+def test_everything_is_trained_where_that_is_asked_for(name: str, with_pieces: bool) -> None:
+    """As TRL does without assistant_only_loss: the labels are the ids."""
+    example = Encoder(family(name), "everything").encode([TALK], None, with_pieces)[0]
+    assert isinstance(example, Example)
+    assert example.labels == example.input_ids
+
+
+def test_everything_leaves_out_what_a_weight_leaves_out() -> None:
+    bad = {"role": "assistant", "content": "Bad answer", "weight": 0}
+    turns = [{"role": "user", "content": "Hi."}, bad, {"role": "user", "content": "No."}, TALK.messages[1].as_dict()]
+    example = Encoder(family("phi3"), "everything").encode([conversation_from_dict({"messages": turns})], None)[0]
+    assert isinstance(example, Example)
+    assert [piece["text"] for piece in pieces(example) if not piece["trained"]] == ["Bad answer<|end|>\n"]
 
 
 @pytest.mark.parametrize("field", ["loss", "train", "training", "weight"])
@@ -222,11 +253,11 @@ def test_a_token_is_trained_if_it_starts_within_a_span(seed: int) -> None:
     """Against the slow version, which asks each token; several tokens may start at one place, as a character's bytes do."""
     draw = random.Random(seed)
     bounds = sorted(draw.sample(range(200), 6))
-    spans = [Span(i, *bounds[2 * i : 2 * i + 2]) for i in range(3)]
+    spans = [(bounds[2 * i], bounds[2 * i + 1]) for i in range(3)]
     starts = sorted(draw.choices(range(210), k=120))
     ids = [draw.randrange(1000) for _ in starts]
     expected = [
-        token if any(span.start <= start < span.end for span in spans) else IGNORED
+        token if any(first <= start < end for first, end in spans) else IGNORED
         for token, start in zip(ids, starts, strict=True)
     ]
     length = draw.randrange(1, 121)

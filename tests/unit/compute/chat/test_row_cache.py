@@ -163,7 +163,8 @@ def test_the_tokenizers_key_is_of_all_that_decides_what_a_row_gives(
     names.append(tokenizer_key(files, "a"))
     monkeypatch.setattr(row_cache, "_code", lambda: iter([("code", b"other")]))
     names.append(tokenizer_key(files, "a"))
-    assert len(set(names)) == 5
+    names.append(tokenizer_key(files, "a", "last"))
+    assert len(set(names)) == 6
 
 
 def test_a_template_that_writes_the_day_has_a_key_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from mafunzo.compute.chat.examples import Encoder
 from mafunzo.compute.chat.tokenizer import load_tokenizer
 from mafunzo.compute.components import prepare_data
 from mafunzo.compute.components.command import load_interface, parse
+from mafunzo.compute.components.data_report import summary
 from mafunzo.compute.components.tiny_model import make
 from mafunzo.control.store.usage import CACHED
 from mafunzo.dataset.check import check_source
@@ -233,6 +234,25 @@ def test_a_cut_is_counted_and_a_row_without_an_answer_left_is_dropped(
     assert train["dropped"][0]["reason"].startswith("cut at 64 tokens, before the assistant's first word (token ")
     assert max(len(row["input_ids"]) for row in encoded(tmp_path, "train")) == 64
     assert report["lengths"]["train"]["max"] > 64
+
+
+def test_what_is_trained_on_is_recorded_and_kept_apart_in_the_cache(
+    prepare: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare_data, "CACHED_ROWS", 1)
+    more = ({"role": "user", "content": "And?"}, {"role": "assistant", "content": "No more."})
+    file = write(tmp_path / "train.jsonl", [talk(i, *more) for i in range(20)])
+    trained = {}
+    for train_on in ("assistant", "last", "everything"):
+        report = prepare(train_file_path=file, train_on=train_on, cache=tmp_path / "cache")
+        assert report["train_on"] == train_on
+        trained[train_on] = part = report["splits"]["train"]["assistant_tokens"]
+        labels = [label for row in encoded(tmp_path, "train") for label in row["labels"] if label != -100]
+        assert len(labels) == part
+        (tmp_path / "prepared").rename(tmp_path / train_on)
+    assert trained["last"] < trained["assistant"] < trained["everything"] == report["splits"]["train"]["tokens"]
+    assert "100% trained on" in next(iter(summary(report)))
+    assert len(list((tmp_path / "cache" / row_cache.FOLDER).iterdir())) == 3
 
 
 def test_padding_fills_every_row_with_masked_tokens(prepare: Callable[..., dict[str, Any]], tmp_path: Path) -> None:

@@ -55,3 +55,13 @@ def test_a_missing_file_is_named(model: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(InvalidFile, match="is empty"):
         run(model, tmp_path / "empty.jsonl")
+
+
+def test_what_is_trained_on_is_shown_as_in_a_job(model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "train.jsonl"
+    file.write_text(json.dumps({"prompt": "a", "completion": "b"}))
+    run(model, file, "--train_on", "everything")
+    preview = json.loads((tmp_path / "preview" / "preview.json").read_text())
+    assert [piece["trained"] for piece in preview[0]["pieces"]] == [True]
+    assert preview[0]["assistant_tokens"] == preview[0]["tokens"]
+    assert json.loads((tmp_path / "preview" / "report.json").read_text())["train_on"] == "everything"

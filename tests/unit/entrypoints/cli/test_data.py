@@ -166,7 +166,12 @@ def test_rows_are_shown_as_the_network_sees_them(shell: Shell, file: Path, monke
     assert "Habari?[[Nzuri!]]" in told
     body = json.loads(shell("data", "preview", file, "--model", "tiny-llama", "--json"))
     assert body == {"rows": [{"row": 4, "pieces": pieces}], "report": {"rows_read": 10}}
-    assert calls == [("tiny-llama", file, 2, 64), ("tiny-llama", file, 3, -1)]
+    shell("data", "preview", file, "--model", "tiny-llama", "--train-on", "last")
+    assert calls == [
+        ("tiny-llama", file, 2, 64, "assistant"),
+        ("tiny-llama", file, 3, -1, "assistant"),
+        ("tiny-llama", file, 3, -1, "last"),
+    ]
 
 
 def test_a_mirror_stands_in_for_the_hub(shell: Shell, tmp_path: Path) -> None:
