@@ -33,6 +33,7 @@ class Example:
 
     ids: of each token, as int32. trained: the tokens that the loss counts, as (first, last), the last not included.
     full_length: tokens before truncation. piece_ends: the character of `text` where each token ends, if they were asked for.
+    text_start: the character where the first token begins.
     """
 
     ids: "array[int]"
@@ -40,6 +41,7 @@ class Example:
     full_length: int
     text: str
     piece_ends: Sequence[int] = ()
+    text_start: int = 0
 
     @property
     def input_ids(self) -> list[int]:
@@ -165,7 +167,7 @@ def _between(spans: Sequence[Span], length: int) -> list[tuple[int, int]]:
 
 def pieces(example: Example) -> Iterator[dict[str, Any]]:
     """Yield the truncated text of an example in pieces, `{"text": ..., "trained": bool}`, split at the loss mask."""
-    begin = end = 0
+    begin = end = example.text_start
     is_trained = False
     for label, piece_end in zip(example.labels, example.piece_ends, strict=True):
         if (label != IGNORED) != is_trained:

@@ -3,9 +3,10 @@
     CACHE/tokens/<tokenizer>/<rows>.rows        one file for each block of rows
 
 The first name is a hash of all that decides what a row gives besides the row: the tokenizer's files with the chat template,
-which turns the loss counts, the code and the versions of the libraries that do it, and the day for a template that writes it.
-The second is a hash of the rows. A block ends behind a row whose own hash says so (content-defined chunking), so that a file
-with rows that were added, taken out or moved to another split has most of its blocks in common with the file before.
+which turns the loss counts, where long rows are split, the code and the versions of the libraries that do it, and the day for a
+template that writes it. The second is a hash of the rows. A block ends behind a row whose own hash says so (content-defined
+chunking), so that a file with rows that were added, taken out or moved to another split has most of its blocks in common with
+the file before.
 
 An entry appears whole (atomic rename) and begins with a hash of the rest: what was cut off or altered is made anew. It carries
 no program, and two processes that write the same entry write the same bytes. The oldest are deleted beyond `LIMIT_BYTES`.
@@ -121,10 +122,12 @@ class RowCache:
         return self.folder / f"{key.hex()}{SUFFIX}"
 
 
-def tokenizer_key(files: Iterable[Path], name: str, train_on: TrainOn = "assistant") -> str:
-    """Return a hash of what decides what a row gives: a tokenizer's files, its name in errors, what the loss counts, our code,
-    the libraries."""
-    digest = hashlib.blake2b(f"{train_on}\0{name}".encode(), digest_size=_DIGEST)
+def tokenizer_key(
+    files: Iterable[Path], name: str, train_on: TrainOn = "assistant", split_at: int | None = None
+) -> str:
+    """Return a hash of what decides what a row gives: a tokenizer's files, its name in errors, what the loss counts, where
+    rows are split, our code, the libraries."""
+    digest = hashlib.blake2b(f"{train_on}\0{split_at}\0{name}".encode(), digest_size=_DIGEST)
     contents = [(path.name, path.read_bytes()) for path in sorted(files)]
     for label, content in chain(contents, _code()):
         digest.update(f"\0{label}\0{len(content)}\0".encode())
@@ -214,4 +217,5 @@ def _types() -> tuple[Any, ...]:
     import pyarrow as pa
 
     text, texts, data = pa.string(), pa.list_(pa.string()), pa.binary()
-    return text, text, texts, data, text, text, data, pa.list_(pa.int32()), texts
+    numbers = pa.list_(pa.int32())
+    return text, text, texts, data, text, text, data, numbers, texts, numbers, pa.int64()

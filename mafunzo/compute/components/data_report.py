@@ -23,12 +23,14 @@ class Tally(RowCounts):
     """Counts of one split's rows.
 
     source: the names of its files; selection: which of their rows. bad: unusable rows; left_out: good rows that are too
-    long or held out. full_lengths: tokens before truncation, of each kept row. preview: the first rows with their mask.
+    long or held out. sequences: what the kept rows became, more than they are where some were split. full_lengths: tokens
+    before truncation, of each kept row. preview: the first rows with their mask.
     """
 
     source: str
     selection: str
     rows_kept: int = 0
+    sequences: int = 0
     tokens: int = 0
     assistant_tokens: int = 0
     truncated_rows: int = 0
@@ -58,6 +60,7 @@ def _split_report(tally: Tally) -> dict[str, Any]:
         "taken": tally.selection,
         "rows_read": tally.rows_read,
         "rows_kept": tally.rows_kept,
+        "sequences": tally.sequences,
         "bad_rows": len(tally.bad),
         "dropped": [asdict(row) for row in tally.dropped],
         "tokens": tally.tokens,
@@ -88,9 +91,10 @@ def summary(report: Mapping[str, Any]) -> Iterator[str]:
     """Yield the summary's lines: rows, tokens, truncation and reasons, by split."""
     whose = "by the assistant" if report.get("train_on", "assistant") == "assistant" else "trained on"
     for name, part in report["splits"].items():
+        split = f" in {part['sequences']:,} sequences" if part["sequences"] > part["rows_kept"] else ""
         share = part["assistant_tokens"] / part["tokens"] if part["tokens"] else 0.0
         yield (
-            f"{name:<10} {part['rows_kept']:>7,} of {part['rows_read']:,} rows, {part['tokens']:,} tokens, "
+            f"{name:<10} {part['rows_kept']:>7,} of {part['rows_read']:,} rows{split}, {part['tokens']:,} tokens, "
             f"{share:.0%} {whose}, {part['truncated']:,} rows cut at {report['max_seq_length'] or 'no length'}"
         )
         reasons = Counter(kind_of(row["reason"]) for row in part["dropped"]).most_common()

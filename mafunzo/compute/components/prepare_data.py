@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mafunzo.compute.chat.examples import IGNORED, Encoder, Example, TrainOn, Unusable, pieces
+from mafunzo.compute.chat.long_rows import LongRows, examples_of
 from mafunzo.compute.chat.row_cache import CACHED_ROWS, RowCache, tokenizer_key
 from mafunzo.compute.chat.row_workers import Work, preparation, worker_count
 from mafunzo.compute.chat.rows import PreparedRow, RowPreparer
@@ -29,6 +30,7 @@ from mafunzo.dataset.check import BadRow, refuse
 from mafunzo.dataset.files import RawRow, Source, open_source
 from mafunzo.dataset.split import MINIMUM_TRAINING_ROWS, SPLITS, Share, split
 from mafunzo.entities.conversation import conversation_from_dict
+from mafunzo.entities.parameters.constraint import SPLIT_OF_LAST
 from mafunzo.errors import Conflict, InvalidData, InvalidParameter
 from mafunzo.tracking.atomic_json import write_json
 from mafunzo.tracking.progress import Progress
@@ -36,6 +38,7 @@ from mafunzo.tracking.progress import Progress
 logger = logging.getLogger(__name__)
 
 PREVIEWED_ROWS = 5
+SPLIT = "was longer than max_seq_length, and is split by its turns"
 Places = dict[bytes, tuple[str, str]]
 """For deduplication: a conversation's fingerprint to the split and the place of its first occurrence."""
 _IN_TRAINING = ("train", "")
@@ -51,6 +54,7 @@ class PrepareDataArguments:
     batch_size: int
     pad_to_max_length: bool
     max_seq_length: int
+    long_rows: LongRows
     train_on: TrainOn
     on_bad_row: Literal["fail", "skip"]
     split_seed: int | None
@@ -64,6 +68,12 @@ class Options:
     padding: int | None
     batch_size: int
     skips_bad_rows: bool
+    long_rows: LongRows
+
+    @property
+    def split_at(self) -> int | None:
+        """The tokens beyond which a row is split; None splits none."""
+        return self.max_seq_length if self.long_rows == "split" else None
 
 
 def work(arguments: Arguments) -> None:
@@ -73,9 +83,11 @@ def work(arguments: Arguments) -> None:
     options = _options(values, tokenizer, model)
     sources = _sources(arguments)
     shares = _shares(sources, values.split_seed)
-    cache = _cache(arguments.cache, model, tokenizer, values.train_on, sum(map(len, shares.values())))
+    cache = _cache(arguments.cache, model, tokenizer, options.split_at, values, sum(map(len, shares.values())))
     with output_folder(arguments.outputs["prepared"]) as folder, _rare_collections():
-        tallies = _prepare(folder, Work(RowPreparer(tokenizer, values.train_on), cache), sources, shares, options)
+        tallies = _prepare(
+            folder, Work(RowPreparer(tokenizer, values.train_on, options.split_at), cache), sources, shares, options
+        )
         refuse([] if options.skips_bad_rows else [row for tally in tallies.values() for row in tally.bad])
         _check_enough_is_left(tallies)
         copy_files(model, TOKENIZER_FILES, folder / "tokenizer")
@@ -83,6 +95,7 @@ def work(arguments: Arguments) -> None:
             "max_seq_length": options.max_seq_length,
             "pad_to_max_length": values.pad_to_max_length,
             "pad_token_id": options.padding,
+            "long_rows": values.long_rows,
             "train_on": values.train_on,
             "on_bad_row": values.on_bad_row,
             "split_seed": values.split_seed,
@@ -117,8 +130,10 @@ def _options(values: PrepareDataArguments, tokenizer: Any, model: Path) -> Optio
     length = sequence_length(values.max_seq_length, tokenizer, model)
     if values.pad_to_max_length and length is None:
         raise InvalidParameter("pad_to_max_length is true, but the model names no longest length. Set max_seq_length.")
+    if values.long_rows == "split" and values.train_on == "last":
+        raise InvalidParameter(SPLIT_OF_LAST)
     padding = padding_id(tokenizer) if values.pad_to_max_length else None
-    return Options(length, padding, values.batch_size, values.on_bad_row == "skip")
+    return Options(length, padding, values.batch_size, values.on_bad_row == "skip", values.long_rows)
 
 
 def _sources(arguments: Arguments) -> dict[str, Source]:
@@ -153,13 +168,15 @@ def _shares(sources: Mapping[str, Source], seed: int | None) -> dict[str, Share]
     return {name: shares.get(name) or file_shares[name] for name in SPLITS}
 
 
-def _cache(folder: Path | None, model: Path, tokenizer: Any, train_on: TrainOn, rows: int) -> RowCache | None:
+def _cache(
+    folder: Path | None, model: Path, tokenizer: Any, split_at: int | None, values: PrepareDataArguments, rows: int
+) -> RowCache | None:
     """Return the token cache of a model's tokenizer; None where there is no place for it, or too few rows."""
     if folder is None or rows < CACHED_ROWS:
         return None
     patterns = (*TOKENIZER_FILES, "config.json")
     files = {file for pattern in patterns for file in model.glob(pattern) if file.is_file()}
-    return RowCache(folder, tokenizer_key(files, template_name(tokenizer), train_on))
+    return RowCache(folder, tokenizer_key(files, template_name(tokenizer), values.train_on, split_at))
 
 
 def _prepare(
@@ -271,26 +288,35 @@ def _finish(
     progress.update(batch.rows_read, rows_kept=tally.rows_kept, tokens=tally.tokens)
 
 
-def _counted(batch: _Batch, encoder: Encoder, options: Options, tally: Tally) -> Iterator[tuple[_GoodRow, Example]]:
-    """Yield the rows that give an example; the others are counted in `tally`."""
+def _counted(
+    batch: _Batch, encoder: Encoder, options: Options, tally: Tally
+) -> Iterator[tuple[_GoodRow, list[Example]]]:
+    """Yield the rows that give examples; the others are counted in `tally`."""
     for row in batch.rows:
-        example = row.prepared.example(options.max_seq_length)
-        if isinstance(example, Unusable):
-            where = tally.left_out if example.is_too_long else tally.bad
-            where.append(BadRow(row.file, row.row, example.reason))
+        examples = row.prepared.examples(options.max_seq_length, options.long_rows)
+        if isinstance(examples, Unusable):
+            where = tally.left_out if examples.is_too_long else tally.bad
+            where.append(BadRow(row.file, row.row, examples.reason))
             continue
-        tally.notes.update(row.prepared.token_notes)
+        tally.notes.update([*row.prepared.token_notes, *([SPLIT] if row.prepared.parts else [])])
         tally.rows_kept += 1
-        tally.tokens += len(example.ids)
-        tally.assistant_tokens += example.assistant_tokens
-        tally.truncated_rows += example.is_truncated
-        tally.full_lengths.append(example.full_length)
+        tally.sequences += len(examples)
+        tally.full_lengths.append(row.prepared.full_length or examples[0].full_length)
+        for example in examples:
+            tally.tokens += len(example.ids)
+            tally.assistant_tokens += example.assistant_tokens
+            tally.truncated_rows += example.is_truncated
         if len(tally.preview) < PREVIEWED_ROWS:
-            conversation = conversation_from_dict(json.loads(row.prepared.text))
-            whole = encoder.encode([conversation], options.max_seq_length)[0]  # once more, with its pieces
-            assert isinstance(whole, Example)
-            tally.preview.append({"file": row.file, "row": row.row, "pieces": list(pieces(whole))})
-        yield row, example
+            tally.preview += _previewed(row, encoder, options)
+        yield row, examples
+
+
+def _previewed(row: _GoodRow, encoder: Encoder, options: Options) -> list[dict[str, Any]]:
+    """Return the examples of a row, made once more with their pieces."""
+    conversation = conversation_from_dict(json.loads(row.prepared.text))
+    examples = examples_of(encoder, conversation, options.max_seq_length, options.long_rows)
+    assert not isinstance(examples, Unusable), "the row gave examples before"
+    return [{"file": row.file, "row": row.row, "pieces": list(pieces(example))} for example in examples]
 
 
 @contextmanager
@@ -305,8 +331,9 @@ def _writers(folder: Path, name: str) -> Iterator[Any]:
         raw = stack.enter_context((folder / "raw" / f"{name}.jsonl").open("w", encoding="utf-8"))
         table = stack.enter_context(ParquetWriter(folder / f"{name}.parquet", schema, compression="zstd"))
 
-        def write(examples: list[tuple[_GoodRow, Example]], options: Options) -> None:
-            raw.writelines(f"{row.line}\n" for row, _ in examples)
+        def write(rows: list[tuple[_GoodRow, list[Example]]], options: Options) -> None:
+            raw.writelines(f"{row.line}\n" for row, _ in rows)
+            examples = [(row, example) for row, its_examples in rows for example in its_examples]
             columns = {
                 **_token_columns([example for _, example in examples], options),
                 "file": [row.file for row, _ in examples],

@@ -94,10 +94,17 @@ class DataSets:
         return by_split({name: self.check(file) for name, file in files.items() if file is not None}, split_seed)
 
     def preview(
-        self, model: str | Path, file: str | Path, rows: int = 3, max_seq_length: int = -1, train_on: str = "assistant"
+        self,
+        model: str | Path,
+        file: str | Path,
+        rows: int = 3,
+        max_seq_length: int = -1,
+        train_on: str = "assistant",
+        long_rows: str = "truncate",
     ) -> Preview:
-        """Render rows with the model's chat template, and mark what is learned: by `train_on`, as in a job."""
-        job = self._jobs.preview(model, file, rows=rows, max_seq_length=max_seq_length, train_on=train_on).wait()
+        """Render rows with the model's chat template, and mark what is learned, by `train_on` and `long_rows` as in a job."""
+        values = {"rows": rows, "max_seq_length": max_seq_length, "train_on": train_on, "long_rows": long_rows}
+        job = self._jobs.preview(model, file, **values).wait()
         artifact = job.output_artifact("preview")
         open_file = self._services.artifacts.open_file
         sample = json.loads(open_file(artifact, "preview.json").read_text(encoding="utf-8"))

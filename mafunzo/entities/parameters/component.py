@@ -177,6 +177,7 @@ COMPONENTS: Mapping[str, Component] = {
                 replace(PARAMETERS["train_file_path"].as_input(), is_optional=False),
                 PREVIEWED_ROWS,
                 PARAMETERS["max_seq_length"].as_input(),
+                PARAMETERS["long_rows"].as_input(),
                 PARAMETERS["train_on"].as_input(),
                 PARAMETERS["trust_remote_code"].as_input(),
             ),

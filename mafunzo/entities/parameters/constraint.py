@@ -11,6 +11,10 @@ from mafunzo.entities.parameters.optimizer import OPTIMIZER
 ADAMW = ("adamw_torch", "adamw_torch_fused")
 WSD = ("warmup_stable_decay", "wsd")
 """What transformers, and what others call the schedule that stays at its highest learning rate and falls at the end."""
+SPLIT_OF_LAST = (
+    "long_rows is 'split' while train_on is 'last', which is of a whole conversation. "
+    "Use truncate or drop, or train_on assistant."
+)
 NAME_LISTS: Mapping[str, tuple[type, ...]] = {
     "lora_target_modules": (str,),
     "exclude_modules": (str,),
@@ -78,6 +82,7 @@ def faults_between(values: Mapping[str, Any]) -> list[str]:
             f"cpu_processes_finetune is {n_processes}, and the rows of a step, which they share, are {step_rows}. Raise "
             "per_device_train_batch_size or gradient_accumulation_steps, or use fewer processes.",
         ),
+        (values["long_rows"] == "split" and values["train_on"] == "last", SPLIT_OF_LAST),
         *_optimizer_rules(values),
         *_schedule_rules(values),
     )

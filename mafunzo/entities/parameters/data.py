@@ -62,12 +62,23 @@ DATA = (
     Parameter(
         "max_seq_length",
         "integer",
-        "Rows are cut to this length; -1 means the longest that the model takes.",
+        "The longest that a row may be; long_rows says what becomes of others. -1 means the longest that the model takes.",
         default=-1,
         minimum=-1,
         unit="tokens",
         steps=(PREPARE_DATA,),
         aliases=("cutoff_len", "sequence_len", "max_length"),
+    ),
+    Parameter(
+        "long_rows",
+        "string",
+        "What becomes of a row with more tokens than max_seq_length: its end is cut off, it is dropped, or it is split by its "
+        "turns into conversations that fit, each with the system message, so that no token to train on is lost; an exchange "
+        "that is too long alone is cut into pieces.",
+        default="truncate",
+        enum=("truncate", "drop", "split"),
+        steps=(PREPARE_DATA,),
+        is_own=True,
     ),
     Parameter(
         "train_on",

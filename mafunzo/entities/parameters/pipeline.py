@@ -16,7 +16,7 @@ _SOURCES = ("huggingface_id", "pytorch_model_path", "mlflow_model_path", "base_m
 """Where a model comes from: four ways to name it, what it is called, and where a repository's files lie."""
 _IMPORTED = (*_SOURCES, "trust_remote_code")
 _COMPARED_ROWS = ("test_file_path", "max_seq_length", "on_bad_row")
-_PREVIEWED = ("train_file_path", "rows", "max_seq_length", "train_on", "trust_remote_code")
+_PREVIEWED = ("train_file_path", "rows", "max_seq_length", "long_rows", "train_on", "trust_remote_code")
 _COMPARISON = Output(
     "evaluation_result",
     "uri_folder",
@@ -176,7 +176,7 @@ _ALL = (
         _declarations(*_SOURCES)
         | _required_declaration("train_file_path")
         | {"rows": PREVIEWED_ROWS}
-        | _declarations("max_seq_length", "train_on", "trust_remote_code"),
+        | _declarations("max_seq_length", "long_rows", "train_on", "trust_remote_code"),
         (Output("preview", "uri_folder", "preview.json and report.json."),),
         (
             Node("import_model", IMPORT_MODEL, _bindings(*_IMPORTED)),

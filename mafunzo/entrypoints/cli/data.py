@@ -99,10 +99,11 @@ def preview(
     rows: int = typer.Option(3, min=1, help="How many."),
     max_seq_length: int = typer.Option(-1, help="Cut longer rows; -1 takes the model's own limit."),
     train_on: str = typer.Option("assistant", help="What is learned: assistant, last (its last turn) or everything."),
+    long_rows: str = typer.Option("truncate", help="What becomes of longer rows: truncate, drop or split (by turns)."),
     as_json: bool = AS_JSON,
 ) -> None:
     """Show rows as the network will see them, and name each bad row: what is learned is green, or stands in marks."""
-    sample = mafunzo.Workspace().data.preview(model, file, rows, max_seq_length, train_on)
+    sample = mafunzo.Workspace().data.preview(model, file, rows, max_seq_length, train_on, long_rows)
     if as_json:
         print_json({"rows": sample.rows, "report": sample.report})
         return

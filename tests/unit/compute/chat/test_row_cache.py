@@ -164,7 +164,8 @@ def test_the_tokenizers_key_is_of_all_that_decides_what_a_row_gives(
     monkeypatch.setattr(row_cache, "_code", lambda: iter([("code", b"other")]))
     names.append(tokenizer_key(files, "a"))
     names.append(tokenizer_key(files, "a", "last"))
-    assert len(set(names)) == 6
+    names.append(tokenizer_key(files, "a", "last", 64))
+    assert len(set(names)) == 7
 
 
 def test_a_template_that_writes_the_day_has_a_key_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

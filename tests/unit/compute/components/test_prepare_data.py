@@ -236,6 +236,51 @@ def test_a_cut_is_counted_and_a_row_without_an_answer_left_is_dropped(
     assert report["lengths"]["train"]["max"] > 64
 
 
+def test_a_long_row_is_dropped_where_that_is_asked_for(prepare: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    rows = [talk(i) for i in range(20)]
+    rows[2] = talk(2, {"role": "user", "content": "why " * 100}, {"role": "assistant", "content": "because"})
+    report = prepare(train_file_path=write(tmp_path / "train.jsonl", rows), max_seq_length=64, long_rows="drop")
+    train = report["splits"]["train"]
+    assert (train["truncated"], train["rows_kept"], report["long_rows"]) == (0, 15, "drop")
+    assert train["dropped"][0]["reason"].endswith("tokens, more than 64, and long_rows is 'drop'")
+
+
+def test_a_long_row_is_split_and_none_of_its_trained_tokens_lost(
+    prepare: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare_data, "CACHED_ROWS", 1)
+    rows = [talk(i) for i in range(20)]
+    for number in range(30):
+        rows[2]["messages"] += talk(number)["messages"]
+    file = write(tmp_path / "train.jsonl", rows)
+    whole = prepare(train_file_path=file)["splits"]["train"]
+    (tmp_path / "prepared").rename(tmp_path / "whole")
+    for attempt in ("made", "from the cache"):
+        report = prepare(train_file_path=file, max_seq_length=64, long_rows="split", cache=tmp_path / "cache")
+        train = report["splits"]["train"]
+        lines = encoded(tmp_path, "train")
+        assert train["assistant_tokens"] == whole["assistant_tokens"] > 0
+        assert (train["rows_kept"], train["truncated"], len(lines)) == (16, 0, train["sequences"])
+        assert train["sequences"] > 20 and train["notes"][prepare_data.SPLIT] == 1
+        assert all(len(line["input_ids"]) <= 64 for line in lines)
+        assert sum(line["row"] == 3 for line in lines) == train["sequences"] - 15
+        assert len(raw(tmp_path, "train")) == 16 and report["lengths"]["train"]["max"] > 64
+        assert f"16 of 16 rows in {train['sequences']} sequences" in next(iter(summary(report)))
+        (tmp_path / "prepared").rename(tmp_path / attempt)
+    assert (tmp_path / "made" / "train.parquet").read_bytes() == (
+        tmp_path / "from the cache" / "train.parquet"
+    ).read_bytes()
+
+
+def test_a_split_of_the_last_turn_is_refused(prepare: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    with pytest.raises(InvalidParameter, match="which is of a whole conversation"):
+        prepare(
+            train_file_path=write(tmp_path / "t.jsonl", [talk(i) for i in range(20)]),
+            long_rows="split",
+            train_on="last",
+        )
+
+
 def test_what_is_trained_on_is_recorded_and_kept_apart_in_the_cache(
     prepare: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

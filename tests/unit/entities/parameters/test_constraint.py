@@ -20,6 +20,7 @@ LORA = {"apply_lora": True}
         pytest.param({"max_seq_length": 0}, "max_seq_length is 0", id="no tokens"),
         pytest.param({"warmup_steps": 3, "warmup_ratio": 0.1}, "both given", id="two warm-ups"),
         pytest.param({"warmup_steps": 30, "max_steps": 20}, "more than all 20", id="long warm-up"),
+        pytest.param({"long_rows": "split", "train_on": "last"}, "Use truncate or drop", id="a split of the last turn"),
         pytest.param({"lr_scheduler_type": "wsd"}, "is 'wsd', which needs num_decay_steps", id="stable for ever"),
         pytest.param(
             {"lr_scheduler_type": "wsd", "num_decay_steps": 8, "warmup_steps": 5, "max_steps": 10},

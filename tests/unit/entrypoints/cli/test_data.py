@@ -166,11 +166,11 @@ def test_rows_are_shown_as_the_network_sees_them(shell: Shell, file: Path, monke
     assert "Habari?[[Nzuri!]]" in told
     body = json.loads(shell("data", "preview", file, "--model", "tiny-llama", "--json"))
     assert body == {"rows": [{"row": 4, "pieces": pieces}], "report": {"rows_read": 10}}
-    shell("data", "preview", file, "--model", "tiny-llama", "--train-on", "last")
+    shell("data", "preview", file, "--model", "tiny-llama", "--train-on", "last", "--long-rows", "drop")
     assert calls == [
-        ("tiny-llama", file, 2, 64, "assistant"),
-        ("tiny-llama", file, 3, -1, "assistant"),
-        ("tiny-llama", file, 3, -1, "last"),
+        ("tiny-llama", file, 2, 64, "assistant", "truncate"),
+        ("tiny-llama", file, 3, -1, "assistant", "truncate"),
+        ("tiny-llama", file, 3, -1, "last", "drop"),
     ]
 
 
