@@ -18,7 +18,6 @@ DATASET_KEYS = {
     "message_field_role", "message_field_content", "message_field_training", "roles", "roles_to_train", "train_on_eos",
     "chat_template", "trust_remote_code", "revision",
 }  # fmt: skip
-SCHEDULERS = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
 WARMUP_SHARE = 0.03
 """The share of all steps over which it warms up where a file doesn't say, 100 steps at most."""
 
@@ -124,18 +123,16 @@ def _evaluation_strategy(value: Any, config: Config) -> Outcome:
     return hf.evaluations(value, config)
 
 
+def _learns_prompts(value: Any, config: Config) -> Outcome:
+    return taken(train_on="everything") if value else dropped("only the assistant's turns are learned")
+
+
 def _evaluation_steps(value: Any, config: Config) -> Outcome:
     if not value:
         return dropped("asks for nothing")
     if isinstance(value, float) and value < 1:
         return refused("a share of the run isn't known here: give steps", "eval_steps")
     return changed(hf.BEST, evaluation_strategy="steps", eval_steps=value)
-
-
-def _scheduler(value: Any, config: Config) -> Outcome:
-    if value in SCHEDULERS:
-        return taken(lr_scheduler_type=value)
-    return refused(f"expected {', '.join(SCHEDULERS)}", "lr_scheduler_type")
 
 
 def _warmup(value: Any, config: Config) -> Outcome:
@@ -182,12 +179,13 @@ RULES: dict[str, Rule] = {
     "lora_fan_in_fan_out": _lora(off("it follows from the layers")),
     "lora_modules_to_save": _lora(off("only adapters are trained beside frozen weights")),
     "lora_on_cpu": drop(hf.SAME_RUN),
-    "loraplus_lr_ratio": _lora(off("adapters' two matrices have one learning rate here")),
+    "loraplus_lr_ratio": _lora(take("loraplus_lr_ratio")),
     "loraplus_lr_embedding": drop("it is about loraplus_lr_ratio"),
-    "peft_use_dora": _lora(off("weights aren't decomposed here")),
-    "peft_use_rslora": _lora(off("an adapter's product is scaled by lora_alpha / lora_r here")),
-    "peft_init_lora_weights": _lora(only(True, reason="adapters begin at zero here")),
-    "peft_layers_to_transform": _lora(off("all layers get adapters")),
+    "peft_use_dora": _lora(hf.named("use_dora")),
+    "peft_use_rslora": _lora(hf.named("use_rslora")),
+    "peft_init_lora_weights": _lora(hf.named("init_lora_weights")),
+    "peft_layers_to_transform": _lora(hf.named("layers_to_transform")),
+    "peft_layers_pattern": _lora(hf.named("layers_pattern")),
     "merge_lora": lambda value, config: taken(merge_lora_weights=spelled("merge_lora_weights", value)),
     "relora": off("adapters aren't restarted"),
     "datasets": _data("train"),
@@ -210,7 +208,7 @@ RULES: dict[str, Rule] = {
     "flash_attn_fuse_qkv": drop(hf.SPEED),
     "flash_attn_fuse_mlp": drop(hf.SPEED),
     "group_by_length": hf.RULES["group_by_length"],
-    "train_on_inputs": off("only the assistant's turns are learned"),
+    "train_on_inputs": _learns_prompts,
     "micro_batch_size": hf.named("per_device_train_batch_size"),
     "eval_batch_size": hf.named("per_device_eval_batch_size"),
     "batch_size": off("give gradient_accumulation_steps: batch_size / micro_batch_size"),
@@ -222,8 +220,8 @@ RULES: dict[str, Rule] = {
     "optim_args": off("arguments of optimizers aren't known here"),
     "learning_rate": take("learning_rate"),
     "embedding_lr": off("all trained weights have one learning rate"),
-    "lr_scheduler": _scheduler,
-    "lr_scheduler_kwargs": only({}, reason="arguments of schedulers aren't known here"),
+    "lr_scheduler": hf.scheduler,
+    **{key: rule for key, rule in hf.RULES.items() if key.startswith("lr_scheduler_kwargs")},
     "cosine_min_lr_ratio": off("the cosine ends at 0 here"),
     "cosine_constant_lr_ratio": off("the cosine ends at 0 here"),
     "warmup_steps": lambda value, config: hf.warmup(value, config) if value else dropped("asks for nothing"),
@@ -233,8 +231,8 @@ RULES: dict[str, Rule] = {
     "adam_beta1": take("adam_beta1"),
     "adam_beta2": take("adam_beta2"),
     "adam_epsilon": take("adam_epsilon"),
-    "noisy_embedding_alpha": off("noise in the embeddings isn't added here"),
-    "neftune_noise_alpha": off("noise in the embeddings isn't added here"),
+    "noisy_embedding_alpha": hf.named("neftune_noise_alpha"),
+    "neftune_noise_alpha": take("neftune_noise_alpha"),
     "bf16": hf.bits,
     "fp16": hf.bits,
     "bfloat16": hf.bits,

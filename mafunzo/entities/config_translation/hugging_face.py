@@ -7,6 +7,7 @@ from typing import Any
 
 from mafunzo.entities.config_translation.rule import Rule, drop, off, only, spelled, take
 from mafunzo.entities.config_translation.translation import Config, Outcome, changed, dropped, refused, taken
+from mafunzo.entities.parameters.table import PARAMETERS
 
 FULL_STATE = "trained weights and the optimizer's state are float32 here, products 16 bits"
 SAME_RUN = "it changes no result"
@@ -16,11 +17,11 @@ SPEED = "how attention and products are computed is chosen by what the machine h
 
 
 def optimizer(value: Any, config: Config) -> Outcome:
-    """Translate `optim`: fused kernels take the same update."""
+    """Translate `optim`; other kernels take the same update."""
     name = str(value)
-    if name in ("adamw_torch", "adafactor"):
+    if name in PARAMETERS["optim"].enum and name not in PARAMETERS["optim"].refused:
         return taken(optim=name)
-    if name in ("adamw_torch_fused", "adamw_hf", "adamw_apex_fused", "adamw_torch_xla"):
+    if name in ("adamw_hf", "adamw_apex_fused", "adamw_torch_xla"):
         return taken("the same update by another kernel", optim="adamw_torch")
     if name in ("paged_adamw", "paged_adamw_32bit"):
         return taken("its state has 32 bits too", optim="adamw_torch")
@@ -30,7 +31,15 @@ def optimizer(value: Any, config: Config) -> Outcome:
             "learns as well",
             "optim",
         )
-    return refused("the optimizer isn't here: optim=adamw_torch or adafactor", "optim")
+    offered = [one for one in PARAMETERS["optim"].enum if one not in PARAMETERS["optim"].refused]
+    return refused(f"the optimizer isn't here: {', '.join(offered)}", "optim")
+
+
+def scheduler(value: Any, config: Config) -> Outcome:
+    """Translate `lr_scheduler_type`."""
+    if value in PARAMETERS["lr_scheduler_type"].enum:
+        return taken(lr_scheduler_type=value)
+    return refused(f"expected {', '.join(PARAMETERS['lr_scheduler_type'].enum)}", "lr_scheduler_type")
 
 
 def bits(value: Any, config: Config) -> Outcome:
@@ -95,7 +104,7 @@ RULES: dict[str, Rule] = {
     **{
         name: take(name)
         for name in (
-            "learning_rate", "lr_scheduler_type", "num_train_epochs", "max_steps", "per_device_train_batch_size",
+            "learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size",
             "per_device_eval_batch_size", "gradient_accumulation_steps", "weight_decay", "adam_beta1", "adam_beta2",
             "adam_epsilon", "max_grad_norm", "seed", "warmup_ratio", "logging_steps", "logging_strategy",
             "gradient_checkpointing", "save_total_limit", "dataloader_num_workers", "auto_find_batch_size",
@@ -103,6 +112,7 @@ RULES: dict[str, Rule] = {
         )
     },
     "optim": optimizer,
+    "lr_scheduler_type": scheduler,
     "bf16": bits,
     "fp16": bits,
     "warmup_steps": warmup,
@@ -115,10 +125,16 @@ RULES: dict[str, Rule] = {
     "early_stopping_patience": early,
     "load_best_model_at_end": lambda value, config: dropped(BEST if value else "said at eval_strategy"),
     "greater_is_better": only(False, reason="the lowest validation loss decides"),
-    "lr_scheduler_kwargs": only({}, reason="arguments of schedulers aren't known here"),
+    "lr_scheduler_kwargs": only({}, reason="not known here"),
+    "lr_scheduler_kwargs.num_decay_steps": named("num_decay_steps"),
+    "lr_scheduler_kwargs.decay_type": named("lr_decay_type"),
+    "lr_scheduler_kwargs.min_lr": named("min_lr"),
+    "lr_scheduler_kwargs.min_lr_rate": named("min_lr_rate"),
+    "lr_scheduler_kwargs.min_lr_ratio": named("min_lr_rate"),
+    "lr_scheduler_kwargs.timescale": named("lr_timescale"),
     "optim_args": off("arguments of optimizers aren't known here"),
     "label_smoothing_factor": off("labels aren't smoothed here"),
-    "neftune_noise_alpha": off("noise in the embeddings isn't added here"),
+    "neftune_noise_alpha": take("neftune_noise_alpha"),
     "group_by_length": lambda value, config: (
         changed("rows are packed, so that nothing is padded, in the order that the seed draws")
         if value
@@ -203,6 +219,7 @@ DEFAULTS: dict[str, Any] = {
     "per_device_train_batch_size": 8,
     "per_device_eval_batch_size": 8,
     "eval_strategy": "no",
+    "optim": "adamw_torch_fused",
 }
 """What transformers takes for what a file doesn't say, where that isn't what Mafunzo takes."""
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mafunzo.entities.config_translation import hugging_face as hf
-from mafunzo.entities.config_translation.rule import Rule, Tool, drop, off, only, spelled, when
+from mafunzo.entities.config_translation.rule import Rule, Tool, drop, off, only, spelled, take, when
 from mafunzo.entities.config_translation.translation import Config, Outcome, changed, dropped, refused, taken
 
 INFO = "dataset_info.json"
@@ -58,6 +58,17 @@ def _alpha_of(value: Any, config: Config) -> Any:
 
 def _target(value: Any, config: Config) -> Outcome:
     return taken(lora_target_modules=spelled("lora_target_modules", value))
+
+
+def _pissa(value: Any, config: Config) -> Outcome:
+    if not value:
+        return dropped("asks for nothing")
+    rounds = int(config.get("pissa_iter"))
+    return taken(init_lora_weights="pissa" if rounds < 0 else f"pissa_niter_{rounds}")
+
+
+def _learns(turns: str) -> Rule:
+    return lambda value, config: taken(train_on=turns) if value else dropped("asks for nothing")
 
 
 def _data(target: str) -> Rule:
@@ -128,13 +139,13 @@ RULES: dict[str, Rule] = {
     "lora_alpha": lora(_alpha),
     "lora_dropout": lora(hf.named("lora_dropout")),
     "lora_target": lora(_target),
-    "loraplus_lr_ratio": lora(off("adapters' two matrices have one learning rate here")),
+    "loraplus_lr_ratio": lora(take("loraplus_lr_ratio")),
     "loraplus_lr_embedding": drop("it is about loraplus_lr_ratio"),
-    "use_rslora": lora(off("an adapter's product is scaled by lora_alpha / lora_r here")),
-    "use_dora": lora(off("weights aren't decomposed here")),
-    "pissa_init": lora(off("adapters begin at zero here")),
-    "pissa_iter": drop("it is about pissa_init"),
-    "pissa_convert": drop("it is about pissa_init"),
+    "use_rslora": lora(take("use_rslora")),
+    "use_dora": lora(take("use_dora")),
+    "pissa_init": lora(_pissa),
+    "pissa_iter": drop("said at pissa_init"),
+    "pissa_convert": drop("a plain adapter is saved in any case"),
     "additional_target": lora(off("only adapters are trained beside frozen weights")),
     "create_new_adapter": drop("a new adapter is trained"),
     "freeze_trainable_layers": drop("it is about finetuning_type: freeze"),
@@ -150,8 +161,8 @@ RULES: dict[str, Rule] = {
     "enable_thinking": lambda value, config: changed("reasoning is rendered as the model's own chat template has it"),
     "cutoff_len": hf.named("max_seq_length"),
     "max_samples": off(FEWER),
-    "train_on_prompt": off("only the assistant's turns are learned"),
-    "mask_history": off("all turns of the assistant are learned, unless a row excludes one (weight: 0)"),
+    "train_on_prompt": _learns("everything"),
+    "mask_history": _learns("last"),
     "val_size": _validation_share,
     "packing": _packing,
     "neat_packing": drop("said at packing"),
@@ -207,6 +218,7 @@ DEFAULTS: dict[str, Any] = {
     "lora_rank": 8,
     "lora_alpha": "2 x lora_rank",
     "lora_target": "all",
+    "pissa_iter": 16,
     "cutoff_len": 2048,
     "dataset_dir": "data",
 }

@@ -31,7 +31,7 @@ def _lora(rule: Rule) -> Rule:
 
 def _model(value: Any, config: Config) -> Outcome:
     name = _component(value)
-    if name.startswith(("qlora_", "dora_", "qdora_")):
+    if name.startswith(("qlora_", "qdora_")):
         return refused(f"{name.partition('_')[0]} isn't trained here: lora_{name.partition('_')[2]} is", "apply_lora")
     return taken(apply_lora=spelled("apply_lora", _uses_lora(config)))
 
@@ -56,7 +56,7 @@ def _data(target: str, key: str) -> Rule:
 
 
 def _learns_prompts(value: Any, config: Config) -> Outcome:
-    return refused("only the assistant's turns are learned") if value else dropped("only replies are learned")
+    return taken(train_on="everything") if value else dropped("only replies are learned")
 
 
 def _packed(value: Any, config: Config) -> Outcome:
@@ -73,7 +73,7 @@ def _steps(value: Any, config: Config) -> Outcome:
 
 
 def _optimizer(value: Any, config: Config) -> Outcome:
-    names = {"AdamW": "adamw_torch", "Adafactor": "adafactor", "PagedAdamW": "paged_adamw_32bit"}
+    names = {"AdamW": "adamw_torch", "Adafactor": "adafactor", "SGD": "sgd", "PagedAdamW": "paged_adamw_32bit"}
     return hf.optimizer(names.get(_component(value), _component(value)), config)
 
 
@@ -102,7 +102,7 @@ RULES: dict[str, Rule] = {
     "model.lora_alpha": _lora(hf.named("lora_alpha")),
     "model.lora_dropout": _lora(hf.named("lora_dropout")),
     "model.quantize_base": _lora(off("bases aren't quantized here")),
-    "model.use_dora": _lora(off("weights aren't decomposed here")),
+    "model.use_dora": _lora(hf.named("use_dora")),
     "checkpointer._component_": drop("what a folder holds is found out"),
     "checkpointer.checkpoint_dir": hf.named("model"),
     "checkpointer.checkpoint_files": drop("all files of the model are read"),
@@ -134,6 +134,7 @@ RULES: dict[str, Rule] = {
     "optimizer.weight_decay": hf.named("weight_decay"),
     "optimizer.betas": _betas,
     "optimizer.eps": hf.named("adam_epsilon"),
+    "optimizer.momentum": hf.named("momentum"),
     "optimizer.fused": drop("the same update by another kernel"),
     "optimizer_in_bwd": drop("it saves memory, and changes no result"),
     "lr_scheduler._component_": _scheduler,

@@ -44,14 +44,17 @@ def _packing(value: Any, config: Config) -> Outcome:
 def _learned(value: Any, config: Config) -> Outcome:
     if value or config.get("completion_only_loss"):
         return dropped("only the assistant's turns are learned")
+    if config.get("completion_only_loss") is False:
+        return taken(train_on="everything")
     return refused(
-        "TRL learns every token of rows with messages unless it is true, here only the assistant's turns are learned. Set it "
-        "to true, or completion_only_loss for rows of prompt and completion"
+        "TRL learns every token of rows with messages, and only completions of rows with prompt and completion: pass "
+        "train_on=everything or train_on=assistant",
+        "train_on",
     )
 
 
 def _completions(value: Any, config: Config) -> Outcome:
-    return dropped("only completions are learned") if value else refused("prompts are never learned")
+    return dropped("only completions are learned" if value else "said at assistant_only_loss")
 
 
 RULES: dict[str, Rule] = {
@@ -70,8 +73,8 @@ RULES: dict[str, Rule] = {
     "lora_target_parameters": _lora(off("adapters are of linear layers")),
     "lora_modules_to_save": _lora(off("only adapters are trained beside frozen weights")),
     "lora_task_type": only("CAUSAL_LM", reason="chat models are causal language models"),
-    "use_rslora": _lora(off("an adapter's product is scaled by lora_alpha / lora_r here")),
-    "use_dora": _lora(off("weights aren't decomposed here")),
+    "use_rslora": _lora(take("use_rslora")),
+    "use_dora": _lora(take("use_dora")),
     "load_in_8bit": off("bases aren't quantized here"),
     "load_in_4bit": off("bases aren't quantized here"),
     "dataset_name": _data,

@@ -84,6 +84,7 @@ def test_llamafactory_with_what_it_takes_where_a_file_says_nothing() -> None:
         "per_device_train_batch_size": 8,
         "per_device_eval_batch_size": 8,
         "evaluation_strategy": "disable",
+        "optim": "adamw_torch_fused",
     }
     told = fates(translation)
     assert told["template"] is Fate.CHANGED and told["overwrite_cache"] is Fate.DROPPED
@@ -188,7 +189,6 @@ def test_axolotl_warms_up_and_trains_all_weights_where_a_file_says_nothing() -> 
         ("load_in_4bit: true", "load_in_4bit"),
         ("optimizer: adamw_bnb_8bit", "optimizer"),
         ("lr_scheduler: rex", "lr_scheduler"),
-        ("train_on_inputs: true", "train_on_inputs"),
         ("special_tokens: {bos_token: x}", "special_tokens.bos_token"),
         ("datasets: [{path: tatsu-lab/alpaca, type: alpaca}]", "datasets"),
         ("datasets: [{path: a.jsonl}, {path: b.jsonl}]", "datasets"),
@@ -245,12 +245,15 @@ def test_trl() -> None:
         "num_train_epochs": 3.0,
         "per_device_train_batch_size": 8,
         "per_device_eval_batch_size": 8,
+        "optim": "adamw_torch_fused",
     }
 
 
 def test_that_trl_learns_the_prompts_too_is_not_passed_over() -> None:
     assert [entry.key for entry in read(ConfigTool.TRL, "learning_rate: 1e-4").refused] == ["assistant_only_loss"]
     assert read(ConfigTool.TRL, "completion_only_loss: true").refused == []
+    assert read(ConfigTool.TRL, "learning_rate: 1e-4", overruled={"train_on"}).refused == []
+    assert read(ConfigTool.TRL, "completion_only_loss: false").parameters["train_on"] == "everything"
     picked = read(ConfigTool.TRL, "{use_peft: true, assistant_only_loss: true}").refused
     assert [entry.key for entry in picked] == ["lora_target_modules"]
 
@@ -299,6 +302,39 @@ profiler:
   _component_: torchtune.training.setup_torch_profiler
   enabled: False
 """
+
+
+@pytest.mark.parametrize(
+    ("tool", "text", "expected"),
+    [
+        (
+            ConfigTool.LLAMAFACTORY,
+            "{use_rslora: true, loraplus_lr_ratio: 16}",
+            {"use_rslora": "true", "loraplus_lr_ratio": 16},
+        ),
+        (ConfigTool.LLAMAFACTORY, "{pissa_init: true}", {"init_lora_weights": "pissa_niter_16"}),
+        (ConfigTool.LLAMAFACTORY, "{pissa_init: true, pissa_iter: -1}", {"init_lora_weights": "pissa"}),
+        (ConfigTool.LLAMAFACTORY, "{mask_history: true}", {"train_on": "last"}),
+        (ConfigTool.LLAMAFACTORY, "{train_on_prompt: true}", {"train_on": "everything"}),
+        (ConfigTool.LLAMAFACTORY, "{neftune_noise_alpha: 5}", {"neftune_noise_alpha": 5}),
+        (ConfigTool.AXOLOTL, "{adapter: lora, peft_layers_to_transform: [0, 1]}", {"layers_to_transform": "0,1"}),
+        (ConfigTool.AXOLOTL, "{adapter: lora, peft_use_dora: true}", {"use_dora": "true"}),
+        (ConfigTool.AXOLOTL, "{train_on_inputs: true}", {"train_on": "everything"}),
+        (ConfigTool.AXOLOTL, "{optimizer: muon}", {"optim": "muon"}),
+        (
+            ConfigTool.TRL,
+            "{lr_scheduler_type: cosine_with_min_lr, lr_scheduler_kwargs: {min_lr_rate: 0.1}}",
+            {"lr_scheduler_type": "cosine_with_min_lr", "min_lr_rate": 0.1},
+        ),
+        (
+            ConfigTool.TORCHTUNE,
+            "{optimizer: {_component_: torch.optim.SGD, momentum: 0.9}}",
+            {"optim": "sgd", "momentum": 0.9},
+        ),
+    ],
+)
+def test_methods_of_training_are_taken(tool: ConfigTool, text: str, expected: Mapping[str, Any]) -> None:
+    assert expected.items() <= read(tool, text).parameters.items()
 
 
 def test_torchtune() -> None:

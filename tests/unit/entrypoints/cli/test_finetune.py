@@ -283,7 +283,7 @@ datasets: [{path: rows.jsonl, type: chat_template}]
 adapter: lora
 lora_r: 4
 learning_rate: 1e-4
-train_on_inputs: true
+load_in_4bit: true
 """
 
 
@@ -298,11 +298,11 @@ def axolotl(tmp_path: Path) -> Path:
 def test_another_tools_configuration_is_listed_and_taken_but_for_what_is_given_up(
     shell: Shell, axolotl: Path, requests: list[dict[str, Any]]
 ) -> None:
-    told = shell("finetune", "--from", "axolotl", axolotl, "--drop", "train_on_inputs", "lora_r=8")
+    told = shell("finetune", "--from", "axolotl", axolotl, "--drop", "load_in_4bit", "lora_r=8")
     lines = [line.split() for line in told.splitlines()]
     assert ["base_model", "tiny-llama", "taken", "model=tiny-llama"] in lines
     assert ["lora_r", "4", "dropped", "lora_r", "is", "given", "beside", "the", "file"] in lines
-    assert ["train_on_inputs", "True", "dropped", "left", "out", "by", "--drop"] in lines
+    assert ["load_in_4bit", "True", "dropped", "left", "out", "by", "--drop"] in lines
     [request] = requests
     assert request["train"] == str(axolotl.parent / "rows.jsonl")
     assert (request["apply_lora"], request["lora_r"], request["learning_rate"]) == ("true", "8", 1e-4)
@@ -315,7 +315,7 @@ def test_a_key_of_another_tool_that_cannot_be_honoured_ends_it_before_anything_s
     ended = shell.run("finetune", "--from", "axolotl", axolotl, "--json")
     assert ended.exit_code == 2 and ended.stdout == "" and requests == []
     assert "Axolotl's key" in ended.stderr, "the list stands beside the JSON"
-    assert "  - train_on_inputs: True: only the assistant's turns are learned" in ended.stderr
+    assert "  - load_in_4bit: True: bases aren't quantized here" in ended.stderr
 
 
 @pytest.mark.parametrize(
