@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mafunzo.control.serving.decide import OfDeployment, Verdict, WorkerState
-from mafunzo.control.serving.reference import FACTS_FILE, wrong_base_weights
+from mafunzo.control.serving.reference import ADAPTER_PLACES, FACTS_FILE, is_adapter, wrong_base_weights
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.entities.adapter import AdapterStatus
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus
@@ -83,10 +83,9 @@ def misfit(artifacts: Artifacts, artifact: str, base: str, trained_on: str | Non
     What it was trained on is known by the hash of the weights that its package names, else by `trained_on`, the base's hash.
     """
     files = {file.path for file in artifacts.manifest(artifact)}
-    places = ("data/adapter/", "adapter/", "")
-    if not any(f"{place}adapter_config.json" in files for place in places):
+    if not is_adapter(files):
         return "it is no LoRA adapter: it has neither adapter_config.json nor data/adapter/adapter_config.json"
-    if not any(f"{place}adapter_model.safetensors" in files for place in places):
+    if not any(f"{place}adapter_model.safetensors" in files for place in ADAPTER_PLACES):
         return "its adapter_model.safetensors is missing"
     facts = _facts(artifacts, artifact) if FACTS_FILE in files else {}
     of_base = facts.get("base") or {}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mafunzo.control.serving.memory import architectures, model_type, weights_mb
+from mafunzo.control.serving.reference import is_adapter
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.entities.engine import (
     OPENVINO_EXTRA,
@@ -131,7 +132,7 @@ def engine_of(
         weights_mb=weights_mb(artifacts, [artifact], frozenset()),
         memory_mb=int(capacity.memory_mb),
         instances=instances,
-        has_adapter=base_artifact is not None or has_adapters,
+        has_adapter=is_adapter({file.path for file in artifacts.manifest(artifact)}) or has_adapters,
         has_gpu=capacity.gpus > 0,
         processor=platform.machine(),
         is_installed=is_installed(),

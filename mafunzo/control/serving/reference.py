@@ -17,6 +17,8 @@ FACTS_FILE = "mafunzo_model.json"
 SHOWN_FAULTS = 12
 
 Weights = Literal["adapter", "merge", "weights"]
+ADAPTER_PLACES = ("data/adapter/", "adapter/", "")
+"""Where a package may have an adapter."""
 """How the tuned weights are stored, which is what a difference in log-probabilities is named after."""
 
 
@@ -99,6 +101,11 @@ def holds_chat_model(files: Collection[str]) -> bool:
     """Return whether a worker finds a model among the files of a folder, given by their paths."""
     places = ("", "data/model/", "data/adapter/", "model/", "adapter/")
     return any(f"{place}{name}" in files for place in places for name in ("config.json", "adapter_config.json"))
+
+
+def is_adapter(files: Collection[str]) -> bool:
+    """Return whether a package is an adapter, which needs its base beside it, by the paths of its files."""
+    return any(f"{place}adapter_config.json" in files for place in ADAPTER_PLACES)
 
 
 def wrong_base(folder: Path, base: Sequence[StoredFile]) -> tuple[str, ...]:

@@ -160,8 +160,7 @@ class Deployments:
             )
         if not any(worker.supervision.was_healthy for worker in present.workers):
             raise Conflict(f"Deployment {name} is {present.status} and never answered yet. Wait until it is healthy.")
-        files = self.require_chat_model(asset)
-        base = asset.properties.get("base_artifact")
+        files, base = self._files_of(asset)
         for stored in filter(None, (files, base)):
             self._services.artifacts.require_intact(stored)
         self._require_adapters_fit(present, asset, base or files)
@@ -237,9 +236,14 @@ class Deployments:
             require_computed(engine, self._services.artifacts, *self._files_of(asset))
 
     def _files_of(self, model: Asset | Deployment) -> tuple[str, str | None]:
+        """Return the hash of a model's files, and of its base where it is an adapter: weights that were merged need none."""
         if isinstance(model, Deployment):
             return model.artifact, model.base_artifact
-        return self.require_chat_model(model), model.properties.get("base_artifact")
+        from mafunzo.control.serving.reference import is_adapter  # pydantic, and schemas made with it
+
+        artifact = self.require_chat_model(model)
+        files = {file.path for file in self._services.artifacts.manifest(artifact)}
+        return artifact, model.properties.get("base_artifact") if is_adapter(files) else None
 
     def deploy(
         self,
@@ -333,7 +337,7 @@ class Deployments:
         return artifact
 
     def _new(self, endpoint: str, name: str, asset: Asset, request: DeploymentRequest) -> Deployment:
-        artifact, base = self.require_chat_model(asset), asset.properties.get("base_artifact")
+        artifact, base = self._files_of(asset)
         for stored in filter(None, (artifact, base)):  # what is served was never seen since it was stored
             self._services.artifacts.require_intact(stored)
         return Deployment(

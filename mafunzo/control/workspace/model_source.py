@@ -102,8 +102,10 @@ class ModelSources:
 
     def _source_registered(self, asset: Asset, artifact: str) -> ModelSource:
         inputs = {"mlflow_model_path": ArtifactInput(artifact, str(asset.key))}
+        from mafunzo.control.serving.reference import is_adapter  # pydantic, and schemas made with it
+
         base = asset.properties.get("base_artifact")
-        if base and asset.properties.get("is_adapter"):
+        if base and is_adapter({file.path for file in self._services.artifacts.manifest(artifact)}):
             inputs["base_model_path"] = ArtifactInput(base, f"base of {asset.key}")
         network = inputs.get("base_model_path", inputs["mlflow_model_path"])
         layers = self.stored_layers(network.artifact)

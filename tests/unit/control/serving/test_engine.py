@@ -31,22 +31,25 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "base", "capacity", "expected"),
+    ("config", "is_adapter", "capacity", "expected"),
     [
-        pytest.param(LLAMA, None, MACHINE, "openvino", id="a known network"),
-        pytest.param({**LLAMA, "model_type": "mamba"}, None, MACHINE, "torch (openvino isn't known", id="another one"),
-        pytest.param(LLAMA, "0" * 64, MACHINE, "torch (openvino serves no adapter", id="an adapter"),
-        pytest.param(LLAMA, None, Resources(2, 1, 4000), "torch (vllm isn't installed", id="a GPU"),
+        pytest.param(LLAMA, False, MACHINE, "openvino", id="a known network, also one that was tuned and merged"),
+        pytest.param({**LLAMA, "model_type": "mamba"}, False, MACHINE, "torch (openvino isn't known", id="another one"),
+        pytest.param(LLAMA, True, MACHINE, "torch (openvino serves no adapter", id="an adapter"),
+        pytest.param(LLAMA, False, Resources(2, 1, 4000), "torch (vllm isn't installed", id="a GPU"),
         pytest.param(
-            LLAMA, None, Resources(2, 0, 300), "torch (converting it for openvino may take 1,860", id="no room"
+            LLAMA, False, Resources(2, 0, 300), "torch (converting it for openvino may take 1,860", id="no room"
         ),
     ],
 )
 def test_the_engine_follows_from_model_and_machine(
-    config: dict[str, Any], base: str | None, capacity: Resources, expected: str, tmp_path: Path
+    config: dict[str, Any], is_adapter: bool, capacity: Resources, expected: str, tmp_path: Path
 ) -> None:
     artifacts = Artifacts(tmp_path / "store")
-    artifact = artifacts.put(folder_of(tmp_path / "model", config, BF16=60))
+    folder = folder_of(tmp_path / "model", config, BF16=60)
+    if is_adapter:
+        (folder / "adapter_config.json").write_text("{}")
+    artifact, base = artifacts.put(folder), "0" * 64
     assert str(engine_of(Engine.AUTO, artifacts, artifact, base, capacity)).startswith(expected)
     assert str(engine_of(Engine.TORCH, artifacts, artifact, base, capacity)) == "torch"
 

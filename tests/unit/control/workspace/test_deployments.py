@@ -57,6 +57,19 @@ def test_the_engine_that_is_asked_for_is_recorded_and_another_one_needs_another_
         workspace.deployments.create("chat", "blue", request(engine=Engine.AUTO))
 
 
+@pytest.mark.parametrize(("file", "is_beside"), [("config.json", False), ("adapter_config.json", True)])
+def test_an_adapter_is_served_beside_its_base_and_merged_weights_alone(
+    workspace: Workspace, tmp_path: Path, file: str, is_beside: bool
+) -> None:
+    """Both know the base that they were tuned from; merged weights would have room booked for it, and torch as for adapters."""
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / file).write_text("{}")
+    tuned, base = workspace.models.register(tmp_path / "tuned", name="tuned"), workspace.models.get("chat:1").artifact
+    workspace.records.assets.update(replace(tuned, properties={"base_artifact": base}))
+    workspace.deployments.create("chat", "blue", DeploymentRequest(AssetReference("tuned", "1")))
+    assert chat(workspace).deployments[0].base_artifact == (base if is_beside else None)
+
+
 def test_an_engine_that_can_not_be_is_refused_before_anything_is_made(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,8 +104,10 @@ def test_a_registered_model_is_taken_by_its_hash(workspace: Workspace, sources: 
 def test_an_adapter_brings_its_base(
     is_adapter: bool, workspace: Workspace, sources: ModelSources, folder: Path
 ) -> None:
+    if is_adapter:
+        (folder / "adapter_config.json").write_text("{}")
     asset = workspace.models.register(folder, name="chat")
-    properties = {**asset.properties, "base_artifact": "sha256:b", "is_adapter": is_adapter}
+    properties = {**asset.properties, "base_artifact": "sha256:b"}
     workspace.records.assets.update(replace(asset, properties=properties))
     base = sources.source("chat").inputs.get("base_model_path")
     assert base == (ArtifactInput("sha256:b", "base of chat:1") if is_adapter else None)
