@@ -44,7 +44,7 @@ class SplitRows:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The estimate of a run on this machine, training step alone.
+    """The estimate of a run, training step alone: on this machine, or on nodes of the Ray cluster `compute`, by these.
 
     tokens: what all steps go through. time_s: from the first step on, evaluation and saving counted in; start_s: the process's
     start and the loading of the model, before. memory_bytes: at the peak, of several processes that of the one with the most;
@@ -77,6 +77,7 @@ class Estimate:
     strategy: str = "ddp"
     total_memory_bytes: Range | None = None
     price_per_hour: float | None = None
+    compute: str = ""
 
     @property
     def cost(self) -> Range | None:

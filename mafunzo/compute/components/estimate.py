@@ -108,14 +108,17 @@ def _estimate(arguments: Arguments, scratch: Path, ranks: Ranks) -> Estimate:
 def _scratch(output: Path, ranks: Ranks) -> Iterator[Path]:
     """Give a folder on the disk of the output, for the probe's checkpoint; it goes with all that is in it.
 
-    The first rank makes it, and deletes it once all are done with it.
+    The first rank makes it, and deletes it once all are done with it. On another machine, which is told by its name, it is
+    made again, and goes with the step's folder there.
     """
     if not ranks.is_first:
-        yield Path(ranks.from_first(None))
+        place = output.parent / ranks.from_first(None)
+        place.mkdir(exist_ok=True)
+        yield place
         ranks.wait()
         return
     with tempfile.TemporaryDirectory(prefix=".probe-", dir=output.parent) as folder:
-        ranks.from_first(folder)
+        ranks.from_first(Path(folder).name)
         yield Path(folder)
         ranks.wait()
 

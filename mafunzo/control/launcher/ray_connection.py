@@ -1,8 +1,9 @@
 """The connection to a Ray cluster, in a process of its own.
 
 `python -m mafunzo.control.launcher.ray_connection ADDRESS` lists the nodes. A driver needs a node of the cluster on its own
-machine: where there is none, this machine joins the cluster without cores or GPUs, so that nothing is placed here, for as long
-as the driver lives (`leash.py`).
+machine: where there is none that has cores, this machine joins the cluster without cores or GPUs, so that nothing is placed
+here, for as long as the driver lives (`leash.py`). Each of several drivers joins for itself: with one that ends, the node that
+it has made ends, and must be no other's. Ray tells nodes of one machine apart by their temporary folders.
 """
 
 import json
@@ -10,6 +11,7 @@ import logging
 import os
 import socket
 import sys
+import tempfile
 import time
 from dataclasses import asdict
 from ipaddress import ip_address
@@ -40,16 +42,18 @@ def connect(address: str, folder: Path) -> IO[bytes] | None:
     """
     import ray
 
-    leash, own = None, _own_host(address)
+    leash, place, own = None, None, _own_host(address)
     if own is None:
-        own = _route_to(address)
-        leash = start_on_leash(Leashed(str(folder), _join_command(address, own), _token(), grace_s=20.0))
+        own, place = _route_to(address), tempfile.mkdtemp(prefix="ray-")
+        command = _join_command(address, own, place)
+        leash = start_on_leash(Leashed(str(folder), command, _token(), grace_s=20.0, discards=place))
     deadline = time.monotonic() + JOIN_S
     while True:
         try:
             ray.init(
                 address=address,
                 _node_ip_address=own,
+                _temp_dir=place,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 namespace="mafunzo",
@@ -81,9 +85,9 @@ def nodes(address: str) -> list[ClusterNode]:
 
 
 def _own_host(address: str) -> str | None:
-    """Return by which address this machine is a node already."""
+    """Return by which address this machine is a node with cores already."""
     own = {one.address for addresses in psutil.net_if_addrs().values() for one in addresses}
-    return next((host for host, _ in _resources(address) if host in own), None)
+    return next((host for host, of in _resources(address) if host in own and of.get("CPU")), None)
 
 
 def _resources(address: str) -> list[tuple[str, Any]]:
@@ -107,10 +111,11 @@ def _route_to(address: str) -> str:
         return str(probe.getsockname()[0])
 
 
-def _join_command(address: str, own: str) -> list[str]:
+def _join_command(address: str, own: str, place: str) -> list[str]:
     options = {
         "--address": address,
         "--node-ip-address": own,
+        "--temp-dir": place,
         "--num-cpus": "0",
         "--num-gpus": "0",
         "--object-store-memory": str(STORE_BYTES),

@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -53,6 +53,8 @@ logger = logging.getLogger(__name__)
 LOOK_EVERY_S = 1.0
 SILENT_S = 180.0
 """A node that says nothing for so long is lost, whatever Ray says of it."""
+HELD_WITHIN_S = 5.0
+"""How long nodes are waited for before they are chosen anew."""
 ANSWER_S = 120.0
 """How long a node may take to say what it has installed before it counts as away."""
 LOST = 128 + signal.SIGKILL
@@ -117,15 +119,17 @@ class Driver:
     def __init__(self, folder: Path, placement: Placement, is_stopping: Callable[[], bool]) -> None:
         self._folder, self._placement, self._is_stopping = StepFolder(folder), placement, is_stopping
         self._members: list[Member] = []
+        self._group: Any = None
         self._mirror = Mirror(folder, lambda: self._members[0])
 
     def run(self, command: str, variables: Mapping[str, str]) -> int:
         """Run the command on the nodes and return its exit code; raises `NodeLost`."""
-        self._members = self._placed(self._usable_nodes())
+        nodes = self._held(self._enough(self._usable_nodes()))
+        if self._is_stopping():
+            return STOPPED
+        self._members = self._placed(nodes)
         try:
             self._wait_for_actors()
-            if self._is_stopping():
-                return STOPPED
             self._send()
             self._start(command, variables)
             return self._follow()
@@ -144,7 +148,7 @@ class Driver:
     # Which nodes
 
     def _usable_nodes(self) -> dict[str, ClusterNode]:
-        """Return the nodes that are to train, by Ray's id; raises `InvalidParameter` for other versions than here."""
+        """Return the nodes that answer, by Ray's id, in their order; raises `InvalidParameter` for other versions than here."""
         import ray
 
         nodes = {
@@ -166,47 +170,69 @@ class Driver:
         faults.require_none("The nodes of the cluster can't train with this machine.")
         for node_id in nodes.keys() - usable.keys():
             logger.info("Node %s doesn't answer, and is left out", nodes[node_id].host)
-        return self._chosen(usable)
+        return dict(sorted(usable.items(), key=lambda pair: ip_address(pair[1].host)))
 
-    def _chosen(self, usable: Mapping[str, ClusterNode]) -> dict[str, ClusterNode]:
-        ordered = dict(sorted(usable.items(), key=lambda pair: ip_address(pair[1].host)))
-        chosen = self._placement.choose(list(ordered.values()))
-        if not chosen:
+    def _enough(self, usable: Mapping[str, ClusterNode]) -> Mapping[str, ClusterNode]:
+        """Return the nodes; raises `NodeLost` where there is none, and `InvalidParameter` for too few where that is refused."""
+        if not usable:
             raise NodeLost("No node of the cluster answers")
-        if shortage := self._placement.shortage(list(ordered.values())):
+        if shortage := self._placement.shortage(list(usable.values())):
             if self._placement.is_strict:
                 raise InvalidParameter(f"strict_compute is 'true', and {shortage}.")
             logger.info("%s: the steps keep their rows, by gradient accumulation", shortage)
-        return {node_id: node for node_id, node in ordered.items() if any(node is one for one in chosen)}
+        return usable
+
+    def _chosen(self, usable: Mapping[str, ClusterNode], free: Set[str]) -> dict[str, ClusterNode]:
+        """Return the nodes that are to run the step, in their order: rather such as are free."""
+        chosen = self._placement.choose(sorted_by(usable, free))
+        return {node_id: node for node_id, node in usable.items() if any(node is one for one in chosen)}
+
+    def _held(self, usable: Mapping[str, ClusterNode]) -> dict[str, ClusterNode]:
+        """Return the nodes that run the step, once all their cores and GPUs are held for it in Ray's books.
+
+        They are held all at once or not at all, as a group of Ray's, so that two steps that want the same nodes never wait for
+        one another; and chosen anew while others hold them, so that no step waits beside a node that is free. Raises
+        `NodeLost` for one that goes away meanwhile.
+        """
+        is_told = False
+        while not self._is_stopping():
+            free, there = free_nodes(usable)
+            if usable.keys() - there:
+                raise NodeLost(f"Node {usable[min(usable.keys() - there)].host} is lost")
+            nodes = self._chosen(usable, free)
+            self._group = hold(nodes.values(), self._placement)
+            if self._group.wait(HELD_WITHIN_S):
+                return nodes
+            release(self._group)
+            if not is_told:
+                logger.info("Waits for the cores of %s", ", ".join(node.host for node in nodes.values()))
+                is_told = True
+        return {}
 
     def _placed(self, nodes: Mapping[str, ClusterNode]) -> list[Member]:
-        """Return an actor on each node, which holds its cores and GPUs in Ray's books."""
+        """Return an actor on each node, which has what is held there."""
         import ray
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         attempt, step, job = self._folder.path.name, self._folder.path.parent.name, self._folder.path.parent.parent.name
         token, members, rank = os.urandom(4).hex(), list[Member](), 0
-        for node_id, node in nodes.items():
+        for number, node in enumerate(nodes.values()):
             gpus = min(self._placement.gpus, node.gpus)
-            options = {"num_cpus": node.cpus, "num_gpus": gpus, "max_concurrency": 8, "max_restarts": 0, **_on(node_id)}
-            actor = ray.remote(Node).options(**options).remote(node.host, job, step, attempt, token)
+            options = {"num_cpus": node.cpus, "num_gpus": gpus, "max_concurrency": 8, "max_restarts": 0}
+            held = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=number)
+            actor = (
+                ray.remote(Node)
+                .options(**options, scheduling_strategy=held)
+                .remote(node.host, job, step, attempt, token)
+            )
             members.append(Member(node, actor, self._placement.processes_on(node), rank))
             rank += members[-1].processes
         return members
 
     def _wait_for_actors(self) -> None:
-        """Wait until all nodes have cores free for this step; raises `NodeLost`."""
-        import ray
-
-        waiting = {member.actor.free_port.remote(): member for member in self._members}
-        is_told = False
-        while waiting and not self._is_stopping():
-            done, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=5.0)
-            for promise in done:
-                waiting.pop(promise).answer(promise)
-            if waiting and not is_told:
-                hosts = ", ".join(member.node.host for member in waiting.values())
-                logger.info("Waits for the cores of %s", hosts)
-                is_told = True
+        """Wait until all actors have started; raises `NodeLost`."""
+        for member, promise in [(member, member.actor.free_port.remote()) for member in self._members]:
+            member.answer(promise)
 
     # What goes to them
 
@@ -328,6 +354,44 @@ class Driver:
         """Have the processes end on all nodes, and don't wait for it."""
         for member in self._members:
             member.actor.end.remote(grace_s)
+
+
+def sorted_by(usable: Mapping[str, ClusterNode], free: Set[str]) -> list[ClusterNode]:
+    """Return nodes in their order, those that are free before the others."""
+    return [usable[node_id] for node_id in sorted(usable, key=lambda node_id: node_id not in free)]
+
+
+def free_nodes(nodes: Mapping[str, ClusterNode]) -> tuple[set[str], set[str]]:
+    """Return which nodes nobody holds anything of, and which are there at all."""
+    from ray._private.state import available_resources_per_node
+
+    left = available_resources_per_node()  # type: ignore[no-untyped-call]
+    there = nodes.keys() & left.keys()
+    free = {
+        node_id
+        for node_id in there
+        if left[node_id].get("CPU", 0) >= nodes[node_id].cpus and left[node_id].get("GPU", 0) >= nodes[node_id].gpus
+    }
+    return free, there
+
+
+def hold(nodes: Iterable[ClusterNode], placement: Placement) -> Any:
+    """Ask Ray for all cores of nodes and the GPUs that the step has there; it lasts until this process is disconnected."""
+    from ray.util.placement_group import placement_group
+
+    bundles = [
+        {"CPU": node.cpus, f"node:{node.host}": 0.001}
+        | ({"GPU": gpus} if (gpus := min(placement.gpus, node.gpus)) else {})
+        for node in nodes
+    ]
+    return placement_group(bundles, strategy="SPREAD")
+
+
+def release(group: Any) -> None:
+    """Take back what was asked for, or is held."""
+    from ray.util.placement_group import remove_placement_group
+
+    remove_placement_group(group)
 
 
 def settle(promises: Sequence[Any]) -> None:

@@ -51,8 +51,9 @@ from mafunzo.entities.job import (
     Value,
 )
 from mafunzo.entities.job_request import JobRequest
-from mafunzo.entities.parameters.component import ESTIMATE
+from mafunzo.entities.parameters.component import ESTIMATE, FETCHING
 from mafunzo.entities.parameters.machine import (
+    no_node,
     placement_faults,
     training_faults,
     training_placement,
@@ -66,11 +67,13 @@ from mafunzo.errors import Faults, InvalidParameter
 
 DRIVER = Resources(cpus=1)
 """What a step holds of this machine that runs on a cluster."""
-NO_ESTIMATE = "estimates are of this machine, not of a Ray cluster. Leave compute_finetune out."
 JOB_COMPUTES = (COMPUTE, "default_compute")
 """Who names the compute of a job as a whole."""
 TRAINING_STEPS = (FINETUNE, ESTIMATE)
 """The components that take optimizer steps, an estimate as many processes for a few as the run for all."""
+
+STAYING = (*FETCHING, PACKAGE_MODEL)
+"""The components that never run on a Ray cluster: what they read is on this machine alone."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ def plan(request: JobRequest, facts: Facts) -> tuple[Job, list[Step]]:
         force_rerun=request.force_rerun,
         continue_on_step_failure=request.continue_on_step_failure,
         tags=request.tags or {},
-        sweep=request.sweep,
+        sweep=_within_clusters(request.sweep, specs, facts),
         created_by=facts.user,
         created_at=facts.now,
         description=request.description,
@@ -181,7 +184,21 @@ def _steps(
         if trial is None or faults:
             return []
         trials.append(replace(trial, trial_of=node.name))
-    return [*trials, _sweep_step(node, sweep, trials[0])]
+    return [*trials, _sweep_step(node, _within_cluster(sweep, trials[0], facts), trials[0])]
+
+
+def _within_clusters(sweep: Sweep | None, specs: Mapping[str, Sequence[StepSpec]], facts: Facts) -> Sweep | None:
+    """Return the sweep that a whole job is, of whose trials each is a step."""
+    trials = [spec for steps in specs.values() for spec in steps]
+    return sweep if sweep is None or not trials else _within_cluster(sweep, trials[0], facts)
+
+
+def _within_cluster(sweep: Sweep, trial: StepSpec, facts: Facts) -> Sweep:
+    """Return a sweep with no more trials side by side than its cluster has nodes for: a trial has its nodes to itself."""
+    if trial.placement is None or not facts.clusters[trial.placement.compute]:
+        return sweep
+    at_once = len(facts.clusters[trial.placement.compute]) // trial.placement.nodes
+    return replace(sweep, max_parallel=min(sweep.max_parallel, max(1, at_once)))
 
 
 def _sweep_step(node: Node, sweep: Sweep, trial: StepSpec) -> StepSpec:
@@ -230,11 +247,11 @@ def _step(
     held = _resources(resources, facts.hardware, faults)
     compute, placement = _compute(node, sources), None
     values = {name: source.value for name, source in inputs.items() if isinstance(source, LiteralInput)}
-    if pinned.is_trusted and component.name == FINETUNE and compute in facts.clusters:
+    if compute in facts.clusters and pinned.is_trusted and component.name not in STAYING:
         held = DRIVER
-        placement = _placed(compute, values, facts.clusters[compute], faults)
+        placement = _placed(component.name, compute, values, facts.clusters[compute], faults)
     elif compute in facts.clusters and not (pinned.is_trusted and component.name == PACKAGE_MODEL):
-        faults.add(_misplaced(COMPUTE, compute) if component.name != ESTIMATE else NO_ESTIMATE)
+        faults.add(_misplaced(COMPUTE, compute))
     elif pinned.is_trusted and component.name in TRAINING_STEPS and held.processes == 1:
         held = _for_training(held, values, facts.hardware, faults)
     return StepSpec(
@@ -267,13 +284,18 @@ def _compute(node: Node, sources: Sources) -> str:
 
 def _misplaced(who: str, compute: str) -> str:
     return (
-        f"{who} is '{compute}', a Ray cluster, on which only the {FINETUNE} step runs. Use local here, and name the cluster in "
-        "compute_finetune."
+        f"{who} is '{compute}', a Ray cluster, on which only Mafunzo's own steps run, but no {' or '.join(STAYING)}. "
+        "Use local here, and name the cluster in compute_finetune."
     )
 
 
-def _placed(compute: str, values: Mapping[str, Value], nodes: Sequence[ClusterNode], faults: Faults) -> Placement:
-    """Return where a step trains on a cluster: a value with a fault of its own counts as its default."""
+def _placed(
+    component: str, compute: str, values: Mapping[str, Value], nodes: Sequence[ClusterNode], faults: Faults
+) -> Placement:
+    """Return where a step runs on a cluster: on one node, unless it trains. A value with a fault counts as its default."""
+    if component not in TRAINING_STEPS:
+        faults.add("" if nodes else no_node(compute))
+        return Placement(compute)
     values = {**{one.name: one.default for one in parameters_of(FINETUNE) if one.default is not None}, **values}
     placement = training_placement(compute, values)
     faults.add(*placement_faults(placement, values, nodes))

@@ -29,7 +29,9 @@ def read_estimate(services: Services, job: JobHandle) -> Estimate:
     """Return what a job has estimated, with the price of an hour as it is now. Raises `NotFound`, or why the job has none."""
     file = services.artifacts.open_file(job.output_artifact(OUTPUT), FILE)
     estimate = Estimate.from_dict(json.loads(file.read_text(encoding="utf-8")))
-    return estimate.at(services.price_per_hour)
+    placements = [step.spec.placement for step in job.steps if _name(step) == ESTIMATED_BY]
+    compute = next((placement.compute for placement in placements if placement is not None), "")
+    return replace(estimate.at(services.price_per_hour), compute=compute)
 
 
 def with_estimate(services: Services, job: Job, steps: Sequence[Step]) -> Job:
@@ -44,11 +46,16 @@ def with_estimate(services: Services, job: Job, steps: Sequence[Step]) -> Job:
 
 
 def configuration(steps: Sequence[Step]) -> str:
-    """Return a hash of what a training step and those before it are given; an empty text where there is none, or several."""
+    """Return a hash of what a training step and those before it are given, and of the cluster that it runs on, if it does.
+
+    An empty text where there is none, or several.
+    """
     ends = [index for index, step in enumerate(steps) if _name(step) in (TRAINED_BY, ESTIMATED_BY)]
     if len(ends) != 1:
         return ""
-    inputs = [encode(step.spec.inputs) for step in steps[: ends[0] + 1]]
+    inputs: list[Any] = [encode(step.spec.inputs) for step in steps[: ends[0] + 1]]
+    if (placement := steps[ends[0]].spec.placement) is not None:
+        inputs.append(encode(placement))
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 

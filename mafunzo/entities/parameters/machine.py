@@ -8,7 +8,11 @@ from mafunzo.entities.job import MAX_PROCESSES, Resources, Value
 from mafunzo.entities.parameters.constraint import rows_per_step
 from mafunzo.entities.parameters.parameter import FINETUNE, TRUTH, Parameter
 
-RAY_WORDS = " On a Ray cluster num_nodes_finetune of its nodes train; packaging runs here."
+RAY_WORDS = {
+    "preprocess": " On a Ray cluster it has one of its nodes.",
+    "finetune": " On a Ray cluster num_nodes_finetune of its nodes train; packaging runs here.",
+    "model_evaluation": " On a Ray cluster it has one of its nodes.",
+}
 
 
 def _machine(step: str, size: str) -> tuple[Parameter, Parameter]:
@@ -18,7 +22,7 @@ def _machine(step: str, size: str) -> tuple[Parameter, Parameter]:
             f"compute_{step}",
             "string",
             f"Where the {name} step runs: on this machine, where it waits for free cores and memory. Expects `serverless`, "
-            "`local`, or the name of a compute of the workspace." + (RAY_WORDS if step == "finetune" else ""),
+            "`local`, or the name of a compute of the workspace." + RAY_WORDS.get(step, ""),
             default="serverless",
         ),
         Parameter(
@@ -114,11 +118,16 @@ def training_placement(compute: str, values: Mapping[str, Value]) -> Placement:
     )
 
 
+def no_node(compute: str) -> str:
+    """Return the fault of a step on a cluster that has no node for it."""
+    return f"compute '{compute}' has no node with cores. Start one: ray start --address HOST:PORT"
+
+
 def placement_faults(placement: Placement, values: Mapping[str, Value], nodes: Sequence[ClusterNode]) -> list[str]:
     """Return why training can't run on the nodes of a cluster as they are."""
     chosen, faults = placement.choose(nodes), list[str]()
     if not nodes:
-        faults.append(f"compute '{placement.compute}' has no node with cores. Start one: ray start --address HOST:PORT")
+        faults.append(no_node(placement.compute))
     if placement.is_strict and (shortage := placement.shortage(nodes)):
         faults.append(f"strict_compute is 'true', and {shortage}. {KEPT_BY_ACCUMULATION}")
     processes, step_rows = sum(placement.processes_on(node) for node in chosen), rows_per_step(values)

@@ -57,7 +57,7 @@ def create(
     address: str = typer.Option("", help="HOST:PORT of a Ray cluster's head; RAY_AUTH_TOKEN has its token."),
     as_json: bool = AS_JSON,
 ) -> None:
-    """Make a cluster, so that jobs that name it run: on this machine, and training on the nodes of one of Ray.
+    """Make a cluster, so that jobs that name it run: on this machine, or on the nodes of one of Ray.
 
     Example: RAY_AUTH_TOKEN=... mafunzo compute create lab --type ray --address 10.0.0.1:6379
     """

@@ -115,7 +115,7 @@ def estimated(workspace: "mafunzo.Workspace", arguments: dict[str, Any], as_json
 def _print_plan(workspace: "mafunzo.Workspace", arguments: dict[str, Any], as_json: bool) -> None:
     """Print the job's steps, and what training takes, or what has to be fetched before that can be told."""
     job, steps = workspace.jobs.plan_finetune(**arguments)
-    missing = _missing(workspace.jobs.unfetched_model(steps), steps)
+    missing = _missing(workspace.jobs.unfetched_model(steps))
     if as_json:
         result = None if missing else estimated(workspace, arguments, as_json).as_dict()
         print_json({"job": job, "steps": steps, "estimate": result, "missing": missing})
@@ -128,10 +128,8 @@ def _print_plan(workspace: "mafunzo.Workspace", arguments: dict[str, Any], as_js
     print_facts(estimate_facts(estimated(workspace, arguments, as_json)))
 
 
-def _missing(model: str | None, steps: list[Any]) -> str:
+def _missing(model: str | None) -> str:
     """Return why training can't be estimated; empty where it can."""
-    if clusters := [step.spec.placement.compute for step in steps if step.spec.placement]:
-        return f"training runs on the nodes of '{clusters[0]}', and an estimate is measured on this machine"
     return (
         f"the model {model} isn't on this machine yet: mafunzo model import {model.partition(':')[0]}" if model else ""
     )

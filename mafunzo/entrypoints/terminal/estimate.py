@@ -9,6 +9,7 @@ def estimate_facts(estimate: Estimate) -> dict[str, str]:
     early = "; early stopping may end it sooner" if estimate.stops_early else ""
     return {
         "model": f"{estimate.model}, in {estimate.computed_in} on {estimate.device}",
+        **({"measured on": f"nodes of the Ray cluster '{estimate.compute}'"} if estimate.compute else {}),
         **{f"rows {split}": _rows(rows) for split, rows in estimate.rows.items()},
         "tokens": f"{estimate.tokens:,} in {estimate.epochs:.2f} epochs",
         "steps": f"{estimate.steps:,} of {estimate.rows_per_step} rows, {_counted(estimate.evaluations, 'evaluation')}",

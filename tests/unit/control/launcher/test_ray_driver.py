@@ -61,7 +61,10 @@ class LabDriver(Driver):
         self._root, self.actors = root, list[Actor]()
 
     def _usable_nodes(self) -> dict[str, ClusterNode]:
-        return self._chosen({f"id of {node.host}": node for node in LAB})
+        return {f"id of {node.host}": node for node in LAB}
+
+    def _held(self, usable: Mapping[str, ClusterNode]) -> dict[str, ClusterNode]:
+        return self._chosen(usable, usable.keys())
 
     def _placed(self, nodes: Mapping[str, ClusterNode]) -> list[Member]:
         members = []
@@ -191,6 +194,50 @@ def test_fewer_nodes_than_asked_for_are_told_or_refused_where_that_is_strict(
     assert "4 node(s) are asked for, compute 'lab' has 2 node(s): the steps keep their rows" in caplog.text
     with pytest.raises(InvalidParameter, match="strict_compute is 'true', and 4 node"):
         LabDriver(tmp_path, folder, Placement("lab", 4, is_strict=True)).run(WRITES, {})
+
+
+def test_a_node_that_is_free_is_rather_taken_than_one_that_others_hold(tmp_path: Path, folder: Path) -> None:
+    nodes = {f"id of {node.host}": node for node in LAB}
+    driver = LabDriver(tmp_path, folder, Placement("lab", 1))
+    assert list(driver._chosen(nodes, {"id of 127.0.0.2"})) == ["id of 127.0.0.2"]
+    assert list(driver._chosen(nodes, set())) == ["id of 127.0.0.1"]
+    driver = LabDriver(tmp_path, folder, Placement("lab", 2))
+    assert list(driver._chosen(nodes, {"id of 127.0.0.2"})) == list(nodes), "ranks keep their order"
+
+
+class Group:
+    """A group of nodes in Ray's books."""
+
+    def __init__(self, hosts: list[str], is_ready: bool) -> None:
+        self.hosts, self._is_ready = hosts, is_ready
+
+    def wait(self, _: float) -> bool:
+        return self._is_ready
+
+
+def test_a_node_that_others_hold_is_let_go_for_the_first_that_is_free(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    nodes, looks, released = {node.host: node for node in LAB}, [set[str](), {"127.0.0.2"}], list[Group]()
+    monkeypatch.setattr(ray_driver, "free_nodes", lambda nodes: (looks[len(released)], set(nodes)))
+    monkeypatch.setattr(
+        ray_driver, "hold", lambda nodes, _: Group([node.host for node in nodes], bool(looks[len(released)]))
+    )
+    monkeypatch.setattr(ray_driver, "release", released.append)
+    driver = Driver(folder, Placement("lab"), lambda: False)
+    with caplog.at_level("INFO"):
+        assert list(driver._held(nodes)) == ["127.0.0.2"]
+    assert [group.hosts for group in released] == [["127.0.0.1"]]
+    assert caplog.text.count("Waits for the cores of 127.0.0.1") == 1
+
+
+def test_a_node_that_goes_away_while_nodes_are_waited_for_is_lost(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_driver, "free_nodes", lambda nodes: (set(), {"127.0.0.1"}))
+    with pytest.raises(NodeLost, match=r"Node 127.0.0.2 is lost"):
+        Driver(folder, Placement("lab"), lambda: False)._held({node.host: node for node in LAB})
+    assert Driver(folder, Placement("lab"), lambda: True)._held({}) == {}, "whoever is told to end waits no more"
 
 
 def test_lines_are_marked_by_node_but_for_those_that_programs_read() -> None:

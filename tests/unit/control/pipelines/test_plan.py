@@ -1,5 +1,6 @@
 """Every fault of a request, at once, and the steps of one without faults."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +13,7 @@ from mafunzo.entities.compute import ClusterNode, Hardware, Placement
 from mafunzo.entities.job import ArtifactInput, Destination, Job, LiteralInput, Resources, Step, StepOutputInput
 from mafunzo.entities.job_request import JobRequest
 from mafunzo.entities.parameters.component import COMPONENTS, ESTIMATE
-from mafunzo.entities.parameters.parameter import FINETUNE
+from mafunzo.entities.parameters.parameter import EVALUATE, FINETUNE, IMPORT_MODEL
 from mafunzo.entities.sweep import Distribution, Goal, Sampling, Sweep
 from mafunzo.errors import InvalidParameter
 
@@ -559,12 +560,66 @@ def test_training_that_the_nodes_cannot_do_is_refused(
     assert any(fault.startswith("step 'finetune': ") and text in fault for fault in caught.value.faults)
 
 
-@pytest.mark.parametrize("who", ["compute", "default_compute", "compute of 'train'"])
-def test_a_step_that_does_not_train_is_refused_on_a_ray_cluster(who: str) -> None:
-    request = JobRequest("job-1", PIPELINE, {"train_file": DATA}, computes={who: "lab"})
+def of_our_own(component: str, clusters: Mapping[str, tuple[ClusterNode, ...]]) -> Facts:
+    pinned = {f"{component}:1": PinnedComponent(COMPONENTS[component], "sha256:beef", is_trusted=True)}
+    return replace(FACTS, pinned=pinned, clusters=clusters)
+
+
+def test_an_estimate_is_placed_as_training_is() -> None:
+    request = JobRequest(
+        "job-1", COMPONENTS[ESTIMATE], {**FOLDERS, "num_nodes_finetune": 2}, computes={"compute": "lab"}
+    )
+    _, (step,) = plan(request, ON_LAB)
+    assert (step.spec.placement, step.spec.resources) == (Placement("lab", nodes=2), Resources(cpus=1))
+
+
+def test_a_step_of_our_own_that_does_not_train_has_one_node_of_a_cluster() -> None:
+    request = JobRequest(
+        "job-1",
+        COMPONENTS[EVALUATE],
+        {name: ArtifactInput("sha256:da7a") for name in ("model", "tuned", "prepared")},
+        computes={"compute": "lab"},
+    )
+    _, (step,) = plan(request, of_our_own(EVALUATE, {"lab": LAB}))
+    assert (step.spec.placement, step.spec.resources) == (Placement("lab"), Resources(cpus=1))
     with pytest.raises(InvalidParameter) as caught:
-        plan(request, replace(FACTS, clusters={"lab": LAB}))
+        plan(request, of_our_own(EVALUATE, {"lab": ()}))
+    assert caught.value.faults == (
+        "step 'evaluate': compute 'lab' has no node with cores. Start one: ray start --address HOST:PORT",
+    )
+
+
+def test_a_step_whose_inputs_are_here_alone_is_refused_on_a_cluster() -> None:
+    request = JobRequest("job-1", COMPONENTS[IMPORT_MODEL], computes={"compute": "lab"})
+    with pytest.raises(InvalidParameter) as caught:
+        plan(request, of_our_own(IMPORT_MODEL, {"lab": LAB}))
+    assert any("step 'import_model': compute is 'lab', a Ray cluster" in fault for fault in caught.value.faults)
+
+
+@pytest.mark.parametrize(("nodes", "at_once"), [(1, 2), (2, 1), (3, 1)])
+def test_no_more_trials_run_side_by_side_than_a_cluster_has_nodes_for(nodes: int, at_once: int) -> None:
+    space = {"learning_rate": Distribution("choice", (1e-5, 1e-4, 1e-3))}
+    sweep = Sweep("eval_loss", Goal.MINIMIZE, space, Sampling.GRID, 3, max_parallel=8, seed=1)
+    node = Node(
+        FINETUNE, f"{FINETUNE}:1", {**FOLDERS, "num_nodes_finetune": nodes}, bound={"compute": "lab"}, sweep=sweep
+    )
+    pipeline = Component("searched", "1", "pipeline", nodes={FINETUNE: node})
+    _, (*trials, look) = plan(JobRequest("job-1", pipeline), ON_LAB)
+    assert [trial.spec.placement for trial in trials] == 3 * [Placement("lab", nodes=nodes)]
+    assert look.spec.sweep == replace(sweep, max_parallel=at_once)
+    job, _ = plan(
+        JobRequest("job-1", replace(pipeline, nodes={FINETUNE: replace(node, sweep=None)}), sweep=sweep), ON_LAB
+    )
+    assert job.sweep == replace(sweep, max_parallel=at_once)
+
+
+@pytest.mark.parametrize("who", ["compute", "default_compute", "compute of 'train'"])
+def test_a_step_of_a_user_is_refused_on_a_ray_cluster(who: str) -> None:
+    request = JobRequest("job-1", PIPELINE, {"train_file": DATA}, computes={who: "lab"})
+    pinned = {name: replace(one, is_trusted=False) for name, one in PINNED.items()}
+    with pytest.raises(InvalidParameter) as caught:
+        plan(request, replace(FACTS, pinned=pinned, clusters={"lab": LAB}))
     assert any(
-        "is 'lab', a Ray cluster, on which only the finetune step runs. Use local" in text
+        "is 'lab', a Ray cluster, on which only Mafunzo's own steps run, but no import_model or package_model" in text
         for text in caught.value.faults
     )

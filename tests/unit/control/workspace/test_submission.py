@@ -10,6 +10,7 @@ import pytest
 from mafunzo import Workspace
 from mafunzo.control.store.codec import decode, encode
 from mafunzo.control.workspace import computes
+from mafunzo.control.workspace.estimate import configuration
 from mafunzo.control.workspace.shipped_component import shipped
 from mafunzo.entities.asset import AssetType
 from mafunzo.entities.asset_request import ComponentRequest
@@ -269,7 +270,23 @@ def test_a_ray_cluster_that_does_not_answer_is_a_fault_beside_all_others(
     )
 
 
-def test_a_step_that_does_not_train_is_refused_on_a_ray_cluster(workspace: Workspace, lab: list[ClusterNode]) -> None:
+def test_a_model_is_not_imported_on_a_ray_cluster_and_the_other_steps_run_there(
+    workspace: Workspace, lab: list[ClusterNode]
+) -> None:
+    places = {f"compute_{step}": "lab" for step in ("preprocess", "finetune", "model_evaluation")}
+    _, steps = workspace.jobs.plan_finetune(model="tiny-llama", train=ROWS, **places)
+    placed = [step.name for step in steps if step.spec.placement == Placement("lab")]
+    assert placed == ["prepare_data", "finetune", "evaluate"]
     with pytest.raises(InvalidParameter) as caught:
-        workspace.jobs.plan_finetune(model="tiny-llama", train=ROWS, compute_model_evaluation="lab")
-    assert any("step 'evaluate': compute is 'lab', a Ray cluster" in fault for fault in caught.value.faults)
+        workspace.jobs.plan_finetune(model="tiny-llama", train=ROWS, compute_model_import="lab")
+    assert any("step 'import_model': compute is 'lab', a Ray cluster" in fault for fault in caught.value.faults)
+
+
+def test_an_estimate_on_a_cluster_is_another_configuration_than_one_of_this_machine(
+    workspace: Workspace, lab: list[ClusterNode]
+) -> None:
+    def configured(compute: str) -> str:
+        _, steps = workspace.jobs.plan_finetune(model="tiny-llama", train=ROWS, compute_finetune=compute)
+        return configuration(steps)
+
+    assert configured("lab") == configured("lab") != configured("local")

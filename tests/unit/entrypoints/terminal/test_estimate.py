@@ -21,6 +21,11 @@ def test_each_fact_has_a_line():
     }
 
 
+def test_an_estimate_of_a_cluster_names_it():
+    facts = estimate_facts(replace(made_estimate(), compute="lab"))
+    assert facts["measured on"] == "nodes of the Ray cluster 'lab'"
+
+
 def test_several_processes_are_told_with_what_each_takes_and_all_together():
     total = Range(4 * 10**9, 3_600_000_000, 4_400_000_000)
     facts = estimate_facts(replace(made_estimate(), processes=2, strategy="fsdp", total_memory_bytes=total))
