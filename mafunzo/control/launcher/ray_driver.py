@@ -276,7 +276,7 @@ class Driver:
             member.ask("start", self._files, command, variables, member.processes, member.node.cpus, ranks)
         hosts = ", ".join(f"{member.node.host} ({member.processes})" for member in self._members)
         logger.info(
-            "Trains on %d node(s) of compute '%s', processes in brackets: %s",
+            "Runs on %d node(s) of compute '%s', processes in brackets: %s",
             len(self._members),
             self._placement.compute,
             hosts,
