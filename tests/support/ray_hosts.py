@@ -105,7 +105,7 @@ class RayHosts:
         ]
         variables = {"PATH": os.environ["PATH"], "HOME": "/tmp/home", "RAY_AUTH_TOKEN": TOKEN, "RAY_AUTH_MODE": "token"}
         variables["CHECKOUT"] = str(ROOT)  # which may lie below /tmp
-        with (self._logs / f"ray.{number}.txt").open("ab") as log:
+        with (self._logs / f"ray.{number}.txt").open("wb") as log:  # of an earlier start nothing is left
             process = subprocess.Popen(own + ray, env=variables, stdout=log, stderr=log, cwd="/")
         self._hosts[number] = process
         until(
