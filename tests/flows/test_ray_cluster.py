@@ -99,7 +99,7 @@ def test_an_estimate_is_measured_where_training_runs(workspace: Workspace) -> No
 def test_a_pipeline_with_a_sweep_runs_on_the_nodes_and_one_that_dies_hides_no_trial(
     workspace: Workspace, hosts: RayHosts
 ) -> None:
-    job = search(workspace, searched(max_steps=300))
+    job = search(workspace, searched(Distribution("choice", (1e-6, 1e-2)), max_steps=300))
     until(lambda: trial_on(job, hosts.host(2)) or job.status.is_terminal, lambda: seen(job))
     lost = trial_on(job, hosts.host(2))
     hosts.kill(2)
@@ -120,12 +120,16 @@ def test_a_pipeline_with_a_sweep_runs_on_the_nodes_and_one_that_dies_hides_no_tr
 @pytest.mark.soak
 def test_a_trial_that_falls_behind_is_ended_on_its_node_and_saves_first(workspace: Workspace, hosts: RayHosts) -> None:
     policy = EarlyTermination(Policy.BANDIT, slack_amount=0.01)
-    job = search(workspace, searched(policy, max_steps=2000, evaluation_strategy="steps", eval_steps=20))
+    better_first = Distribution(
+        "choice", (1e-2, 1e-6)
+    )  # one after the other, so that the worse has what to compare with
+    values = {"max_steps": 1000, "evaluation_strategy": "steps", "eval_steps": 20}
+    job = search(workspace, searched(better_first, policy, at_once=1, **values))
     job.wait(timeout_s=LIMIT_S)
     steps = {step.name: step for step in job.steps}
-    assert [steps[name].status for name in TRIALS] == [StepStatus.CANCELED, StepStatus.COMPLETED]
-    assert "is worse than" in steps[TRIALS[0]].reason
-    assert "SIGTERM: training stops after step" in job.logs(TRIALS[0])
+    assert [steps[name].status for name in TRIALS] == [StepStatus.COMPLETED, StepStatus.CANCELED]
+    assert "is worse than" in steps[TRIALS[1]].reason
+    assert "SIGTERM: training stops after step" in job.logs(TRIALS[1])
     assert steps["evaluate"].status is StepStatus.COMPLETED
 
 
@@ -138,10 +142,10 @@ def search(workspace: Workspace, pipeline: Component) -> JobHandle:
     return workspace.jobs.create(JobRequest(f"swept-{os.urandom(3).hex()}", pipeline, {"model": model, "rows": rows}))
 
 
-def searched(policy: EarlyTermination | None = None, **values: Any) -> Component:
+def searched(rates: Distribution, policy: EarlyTermination | None = None, at_once: int = 4, **values: Any) -> Component:
     """A pipeline all of whose steps run on the cluster: it looks for the better one of two learning rates."""
-    space = {"learning_rate": Distribution("choice", (1e-6, 1e-2))}
-    sweep = Sweep("eval_loss", Goal.MINIMIZE, space, Sampling.GRID, 2, max_parallel=4, early_termination=policy)
+    space = {"learning_rate": rates}
+    sweep = Sweep("eval_loss", Goal.MINIMIZE, space, Sampling.GRID, 2, max_parallel=at_once, early_termination=policy)
     model, prepared = "${{parent.inputs.model}}", "${{parent.jobs.prepare_data.outputs.prepared}}"
     left_out = (*space, "num_nodes_finetune", "max_seq_length", "evaluation_strategy")
     values = {name: value for name, value in PARAMETERS.items() if name not in left_out} | values
