@@ -49,7 +49,7 @@ def test_the_engine_follows_from_model_and_machine(
     folder = folder_of(tmp_path / "model", config, BF16=60)
     if is_adapter:
         (folder / "adapter_config.json").write_text("{}")
-    artifact, base = artifacts.put(folder), "0" * 64
+    base = artifact = artifacts.put(folder)  # what it was tuned from, also where that was merged
     assert str(engine_of(Engine.AUTO, artifacts, artifact, base, capacity)).startswith(expected)
     assert str(engine_of(Engine.TORCH, artifacts, artifact, base, capacity)) == "torch"
 
