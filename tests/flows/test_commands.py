@@ -15,8 +15,8 @@ from tests.support.tuned_home import BASE, CONVERSATIONS, PARAMETERS, tuned_home
 QUICK = ["max_seq_length=128", "forgetting_prompts=0", "generation_rows=2"]
 TINY = ["finetune", "--model", "tiny-llama", "--train", CONVERSATIONS, *QUICK]
 SHORT = ["--set", "forgetting_prompts=0", "--set", "generation_rows=2", "--set", "max_evaluation_rows=6"]
-UNCHANGED = ["learning_rate=1e-7", "max_steps=1", "warmup_steps=1"]
-"""The first step of a warm-up has a learning rate of 0, so that nothing is learned."""
+SPOILED = ["learning_rate=0.5", "max_steps=1"]
+"""One step so wide that the model is worse after it."""
 HELLO = {"messages": [{"role": "user", "content": "Habari!"}], "max_tokens": 4, "temperature": 0}
 
 
@@ -125,7 +125,7 @@ def test_a_running_job_is_cancelled_and_deleted(shell, job):
 
 
 def test_a_job_that_misses_its_gate_is_refused_and_its_model_cannot_be_registered(shell, job):
-    told = shell(*TINY, *UNCHANGED, "gate=better", "gate_metric=loss", code=3)
+    told = shell(*TINY, *SPOILED, "gate=better", "gate_metric=loss", code=3)
     assert "gate" in told
     name = as_json(shell, "job", "list")[0]["name"]
     assert as_json(shell, "job", "show", name)["job"]["status"] == "failed"
@@ -195,7 +195,8 @@ def test_an_endpoint_answers_and_shows_itself(shell, endpoint, tmp_path):
     keys = as_json(shell, "endpoint", "keys", endpoint)
     renewed = as_json(shell, "endpoint", "keys", endpoint, "--regenerate", "secondary")
     assert keys["primary"] == renewed["primary"] and keys["secondary"] != renewed["secondary"]
-    assert as_json(shell, "endpoint", "verify", endpoint)["default"]["result"] == "verified"
+    (proof,) = as_json(shell, "endpoint", "verify", endpoint)
+    assert (proof["deployment"], proof["result"]) == ("default", "verified")
     assert as_json(shell, "endpoint", "logs", endpoint, "--lines", "5").keys() == {"default"}
 
 

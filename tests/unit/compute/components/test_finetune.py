@@ -38,7 +38,7 @@ def test_it_leaves_an_adapter_and_metrics_and_tells_its_progress(folders, capsys
 
 def test_all_faults_are_told_before_anything_is_loaded(folders):
     (folders["model"] / "model.safetensors").unlink()  # which would be the fault, were it loaded
-    options = ("--optim", "sgd", "--learning_rate", "0", "--metric_for_best_model", "f1")
+    options = ("--optim", "lion", "--learning_rate", "0", "--metric_for_best_model", "f1")
     assert refused(finetune, arguments(folders, *options)) == 2
     error = json.loads((folders["step"] / "error.json").read_text())
     assert error["code"] == "invalid_parameter" and len(error["faults"]) == 3

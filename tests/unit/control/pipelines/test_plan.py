@@ -233,7 +233,7 @@ def test_all_faults_are_told_at_once() -> None:
         ),
         pytest.param({"rate": DATA}, "rate is a file or folder, expected a number.", id="a file for a number"),
         pytest.param({"rate": True}, "rate is True, expected a number from 0 to 1.", id="a boolean for a number"),
-        pytest.param({"mode": "quick"}, "mode is 'quick', expected one of fast, slow.", id="not in the list"),
+        pytest.param({"mode": "quick"}, "mode is 'quick', expected one of fast.", id="not in the list"),
         pytest.param(
             {"rate": 0.1, "lr": 0.2}, "rate is given twice, also as lr. Give it once.", id="also by its alias"
         ),
