@@ -15,8 +15,8 @@ from tests.support.tuned_home import BASE, CONVERSATIONS, PARAMETERS, tuned_home
 QUICK = ["max_seq_length=128", "forgetting_prompts=0", "generation_rows=2"]
 TINY = ["finetune", "--model", "tiny-llama", "--train", CONVERSATIONS, *QUICK]
 SHORT = ["--set", "forgetting_prompts=0", "--set", "generation_rows=2", "--set", "max_evaluation_rows=6"]
-SPOILED = ["learning_rate=0.5", "max_steps=1"]
-"""One step so wide that the model is worse after it."""
+UNPROVEN = ["learning_rate=1e-7", "max_steps=1"]
+"""Next to nothing is learned, and the test's rows are too few for any gate."""
 HELLO = {"messages": [{"role": "user", "content": "Habari!"}], "max_tokens": 4, "temperature": 0}
 
 
@@ -125,7 +125,7 @@ def test_a_running_job_is_cancelled_and_deleted(shell, job):
 
 
 def test_a_job_that_misses_its_gate_is_refused_and_its_model_cannot_be_registered(shell, job):
-    told = shell(*TINY, *SPOILED, "gate=better", "gate_metric=loss", code=3)
+    told = shell(*TINY, *UNPROVEN, "gate=better", "gate_metric=loss", code=3)
     assert "gate" in told
     name = as_json(shell, "job", "list")[0]["name"]
     assert as_json(shell, "job", "show", name)["job"]["status"] == "failed"

@@ -187,7 +187,7 @@ def test_all_faults_of_a_job_come_at_once(submit):
 
 @pytest.mark.slow
 def test_a_step_that_fails_is_told_with_its_own_words(submit, client):
-    made = submit(gate="better", max_steps=1, learning_rate=0.5)
+    made = submit(gate="better", max_steps=1)
     with pytest.raises(JobException, match="didn't pass the gate"):
         streamed(client, made.name)
     assert client.jobs.get(made.name).status == "Failed"
