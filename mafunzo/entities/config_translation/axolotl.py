@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mafunzo.entities.config_translation import hugging_face as hf
-from mafunzo.entities.config_translation.rule import Rule, Tool, drop, off, only, spelled, take, when
+from mafunzo.entities.config_translation.rule import Rule, Tool, drop, off, only, spelled, take
 from mafunzo.entities.config_translation.translation import Config, Outcome, changed, dropped, refused, taken
 
 KNOWN_TYPES = ("chat_template", "alpaca", "sharegpt", "alpaca_chat.load_qa", "chat_template.default")
@@ -26,8 +26,7 @@ def _uses_lora(config: Config) -> bool:
     return bool(config.get("adapter") == "lora")
 
 
-def _lora(rule: Rule) -> Rule:
-    return when(_uses_lora, rule, "all weights are trained, without adapters")
+_lora = hf.of_adapters(_uses_lora)
 
 
 def _adapter(value: Any, config: Config) -> Outcome:
@@ -102,15 +101,6 @@ def _template(value: Any, config: Config) -> Outcome:
     return changed("rows are rendered by the model's own chat template")
 
 
-def _packing(value: Any, config: Config) -> Outcome:
-    if not value:
-        return dropped("asks for nothing")
-    return changed(
-        "rows share passes without seeing one another, but a step has as many rows as micro_batch_size and "
-        "gradient_accumulation_steps say, not as many full sequences"
-    )
-
-
 def _evaluations_per_epoch(value: Any, config: Config) -> Outcome:
     if not value:
         return taken(evaluation_strategy="disable")
@@ -121,10 +111,6 @@ def _evaluation_strategy(value: Any, config: Config) -> Outcome:
     if config.body.get("evals_per_epoch") or config.body.get("eval_steps"):
         return dropped("evals_per_epoch or eval_steps decides")
     return hf.evaluations(value, config)
-
-
-def _learns_prompts(value: Any, config: Config) -> Outcome:
-    return taken(train_on="everything") if value else dropped("only the assistant's turns are learned")
 
 
 def _evaluation_steps(value: Any, config: Config) -> Outcome:
@@ -145,12 +131,6 @@ def _warmup(value: Any, config: Config) -> Outcome:
 
 def _special_tokens(value: Any, config: Config) -> Outcome:
     return refused("special tokens are the model's own: finetune_config_path has a file for others")
-
-
-def _validation_share(value: Any, config: Config) -> Outcome:
-    if value:
-        return changed("a tenth of the training rows, and another for the test, unless those are given")
-    return dropped("said at datasets")
 
 
 RULES: dict[str, Rule] = {
@@ -195,12 +175,12 @@ RULES: dict[str, Rule] = {
     "dataset_num_proc": drop(hf.SAME_RUN),
     "shuffle_merged_datasets": drop("the order of rows is drawn by the seed in each epoch"),
     "dataset_exact_deduplication": off("`mafunzo data check` counts equal rows: remove them from the file"),
-    "val_set_size": _validation_share,
+    "val_set_size": hf.validation_share("datasets"),
     "chat_template": _template,
     "chat_template_jinja": off("finetune_config_path has a file with a chat template of one's own"),
     "default_system_message": off("write the system message into the rows"),
     "sequence_len": hf.named("max_seq_length"),
-    "sample_packing": _packing,
+    "sample_packing": hf.packs_rows("micro_batch_size"),
     "eval_sample_packing": drop("validation's loss is the same packed or not"),
     "pad_to_sequence_len": drop("nothing is padded, and nothing padded is learned"),
     "sample_packing_sequentially": drop("said at sample_packing"),
@@ -208,7 +188,7 @@ RULES: dict[str, Rule] = {
     "flash_attn_fuse_qkv": drop(hf.SPEED),
     "flash_attn_fuse_mlp": drop(hf.SPEED),
     "group_by_length": hf.RULES["group_by_length"],
-    "train_on_inputs": _learns_prompts,
+    "train_on_inputs": hf.learns("everything", "only the assistant's turns are learned"),
     "micro_batch_size": hf.named("per_device_train_batch_size"),
     "eval_batch_size": hf.named("per_device_eval_batch_size"),
     "batch_size": off("give gradient_accumulation_steps: batch_size / micro_batch_size"),

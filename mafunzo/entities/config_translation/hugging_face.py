@@ -3,9 +3,10 @@
 Names and defaults are those of transformers 5 (`training_args.py`); TRL's and LLaMA-Factory's own stand in their modules.
 """
 
+from collections.abc import Callable
 from typing import Any
 
-from mafunzo.entities.config_translation.rule import Rule, drop, off, only, spelled, take
+from mafunzo.entities.config_translation.rule import Rule, drop, off, only, spelled, take, when
 from mafunzo.entities.config_translation.translation import Config, Outcome, changed, dropped, refused, taken
 from mafunzo.entities.parameters.table import PARAMETERS
 
@@ -98,6 +99,31 @@ def early(value: Any, config: Config) -> Outcome:
 def named(parameter: str, reason: str = "") -> Rule:
     """Return the rule for what another tool calls otherwise."""
     return lambda value, config: taken(reason, **{parameter: spelled(parameter, value)})
+
+
+def packs_rows(batch: str) -> Rule:
+    """Return the rule for packing that keeps rows apart. batch: what the tool calls the rows of a pass."""
+    told = (
+        f"rows share passes without seeing one another, but a step has as many rows as {batch} and "
+        "gradient_accumulation_steps say, not as many full sequences"
+    )
+    return lambda value, config: changed(told) if value else dropped("asks for nothing")
+
+
+def validation_share(data: str) -> Rule:
+    """Return the rule for the share of the rows that validates. data: the tool's key of the rows."""
+    told = "a tenth of the training rows, and another for the test, unless those are given"
+    return lambda value, config: changed(told) if value else dropped(f"said at {data}")
+
+
+def learns(turns: str, otherwise: str) -> Rule:
+    """Return the rule for a switch by which other tokens are learned, as `train_on` names them. otherwise: what off means."""
+    return lambda value, config: taken(train_on=turns) if value else dropped(otherwise)
+
+
+def of_adapters(condition: Callable[[Config], bool]) -> Callable[[Rule], Rule]:
+    """Return what makes a rule count only where `condition` says that adapters are trained."""
+    return lambda rule: when(condition, rule, "all weights are trained, without adapters")
 
 
 RULES: dict[str, Rule] = {
@@ -222,5 +248,3 @@ DEFAULTS: dict[str, Any] = {
     "optim": "adamw_torch_fused",
 }
 """What transformers takes for what a file doesn't say, where that isn't what Mafunzo takes."""
-
-__all__ = ["DEFAULTS", "PREFIXES", "RULES", "bits", "deepspeed", "early", "named", "optimizer"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mafunzo.entities.config_translation import hugging_face as hf
-from mafunzo.entities.config_translation.rule import Rule, Tool, drop, off, only, spelled, take, when
+from mafunzo.entities.config_translation.rule import Rule, Tool, drop, off, only, spelled, take
 from mafunzo.entities.config_translation.translation import Config, Outcome, changed, dropped, refused, taken
 
 INFO = "dataset_info.json"
@@ -37,9 +37,7 @@ def uses_lora(config: Config) -> bool:
     return bool(config.get("finetuning_type") == "lora")
 
 
-def lora(rule: Rule) -> Rule:
-    """Return the rule for what counts where adapters are trained."""
-    return when(uses_lora, rule, "all weights are trained, without adapters")
+lora = hf.of_adapters(uses_lora)
 
 
 def _method(value: Any, config: Config) -> Outcome:
@@ -65,10 +63,6 @@ def _pissa(value: Any, config: Config) -> Outcome:
         return dropped("asks for nothing")
     rounds = int(config.get("pissa_iter"))
     return taken(init_lora_weights="pissa" if rounds < 0 else f"pissa_niter_{rounds}")
-
-
-def _learns(turns: str) -> Rule:
-    return lambda value, config: taken(train_on=turns) if value else dropped("asks for nothing")
 
 
 def _data(target: str) -> Rule:
@@ -110,20 +104,9 @@ def _info_fault(info: Mapping[str, Any]) -> str:
     return ""
 
 
-def _validation_share(value: Any, config: Config) -> Outcome:
-    if value:
-        return changed("a tenth of the training rows, and another for the test, unless those are given")
-    return dropped("said at dataset")
-
-
 def _packing(value: Any, config: Config) -> Outcome:
-    if not value:
-        return dropped("asks for nothing")
-    if config.get("neat_packing"):
-        return changed(
-            "rows share passes without seeing one another, but a step has as many rows as per_device_train_batch_size and "
-            "gradient_accumulation_steps say, not as many full sequences"
-        )
+    if not value or config.get("neat_packing"):
+        return hf.packs_rows("per_device_train_batch_size")(value, config)
     return refused("rows of one sequence would see one another. Rows never do here, as with neat_packing: true")
 
 
@@ -161,9 +144,9 @@ RULES: dict[str, Rule] = {
     "enable_thinking": lambda value, config: changed("reasoning is rendered as the model's own chat template has it"),
     "cutoff_len": hf.named("max_seq_length"),
     "max_samples": off(FEWER),
-    "train_on_prompt": _learns("everything"),
-    "mask_history": _learns("last"),
-    "val_size": _validation_share,
+    "train_on_prompt": hf.learns("everything", "asks for nothing"),
+    "mask_history": hf.learns("last", "asks for nothing"),
+    "val_size": hf.validation_share("dataset"),
     "packing": _packing,
     "neat_packing": drop("said at packing"),
     "streaming": off("data is read as files"),

@@ -6,8 +6,8 @@ Nested keys have dots (`model.lora_rank`). A `_component_` names the Python func
 from typing import Any
 
 from mafunzo.entities.config_translation import hugging_face as hf
-from mafunzo.entities.config_translation.rule import Rule, Tool, drop, off, only, spelled, take, when
-from mafunzo.entities.config_translation.translation import Config, Outcome, changed, dropped, refused, taken
+from mafunzo.entities.config_translation.rule import Rule, Tool, drop, off, only, spelled, take
+from mafunzo.entities.config_translation.translation import Config, Outcome, changed, refused, taken
 
 LAYERS = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "output_proj": "o_proj"}
 """What torchtune calls the layers of attention, and what they are called in Hugging Face's models."""
@@ -25,8 +25,7 @@ def _uses_lora(config: Config) -> bool:
     return "lora_" in _component(config.get("model._component_") or "")
 
 
-def _lora(rule: Rule) -> Rule:
-    return when(_uses_lora, rule, "all weights are trained, without adapters")
+_lora = hf.of_adapters(_uses_lora)
 
 
 def _model(value: Any, config: Config) -> Outcome:
@@ -53,19 +52,6 @@ def _data(target: str, key: str) -> Rule:
         return taken(**{target: files})
 
     return rule
-
-
-def _learns_prompts(value: Any, config: Config) -> Outcome:
-    return taken(train_on="everything") if value else dropped("only replies are learned")
-
-
-def _packed(value: Any, config: Config) -> Outcome:
-    if not value:
-        return dropped("asks for nothing")
-    return changed(
-        "rows share passes without seeing one another, but a step has as many rows as batch_size and "
-        "gradient_accumulation_steps say, not as many full sequences"
-    )
 
 
 def _steps(value: Any, config: Config) -> Outcome:
@@ -114,8 +100,8 @@ RULES: dict[str, Rule] = {
     "tokenizer.max_seq_len": hf.named("max_seq_length"),
     "tokenizer.prompt_template": off("rows are rendered by the model's own chat template"),
     "dataset._component_": _data("train", "dataset"),
-    "dataset.packed": _packed,
-    "dataset.train_on_input": _learns_prompts,
+    "dataset.packed": hf.packs_rows("batch_size"),
+    "dataset.train_on_input": hf.learns("everything", "only replies are learned"),
     "dataset.new_system_prompt": off("write the system message into the rows"),
     "dataset.column_map": only({}, reason="columns are found by their names: rename them in the file"),
     "dataset.conversation_column": only("messages", "conversations", reason="the column is to be called messages"),

@@ -3,14 +3,13 @@
 from typing import Any
 
 from mafunzo.entities.config_translation import hugging_face as hf
-from mafunzo.entities.config_translation.rule import Rule, Tool, drop, off, only, spelled, take, when
-from mafunzo.entities.config_translation.translation import Config, Outcome, changed, dropped, refused, taken
+from mafunzo.entities.config_translation.rule import Rule, Tool, drop, off, only, spelled, take
+from mafunzo.entities.config_translation.translation import Config, Outcome, dropped, refused, taken
 
 PEFT_PICKS = "picked by peft"
 
 
-def _lora(rule: Rule) -> Rule:
-    return when(lambda config: bool(config.get("use_peft")), rule, "all weights are trained, without adapters")
+_lora = hf.of_adapters(lambda config: bool(config.get("use_peft")))
 
 
 def _target(value: Any, config: Config) -> Outcome:
@@ -29,16 +28,11 @@ def _data(value: Any, config: Config) -> Outcome:
 
 
 def _packing(value: Any, config: Config) -> Outcome:
-    if not value:
-        return dropped("asks for nothing")
-    if config.get("packing_strategy") == "wrapped":
+    if value and config.get("packing_strategy") == "wrapped":
         return refused(
             "rows are cut and joined where a sequence is full (packing_strategy: wrapped). Rows stay whole here"
         )
-    return changed(
-        "rows share passes without seeing one another, but a step has as many rows as per_device_train_batch_size and "
-        "gradient_accumulation_steps say, not as many full sequences"
-    )
+    return hf.packs_rows("per_device_train_batch_size")(value, config)
 
 
 def _learned(value: Any, config: Config) -> Outcome:
